@@ -1,0 +1,35 @@
+"""All methods by name."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable
+from typing import Any
+
+from a3gan.anonymizers.a3gan import A3ganAnonymizer
+from a3gan.anonymizers.base import FaceAnonymizer
+from a3gan.anonymizers.classic import Blur, Identity, Pixelate, Solid
+from a3gan.errors import UserError
+
+# name -> constructor; all take `device`, the trained ones `weights`, the classic ones `size` and `frame`.
+METHODS: dict[str, Callable[..., FaceAnonymizer]] = {
+    "a3gan": A3ganAnonymizer,
+    "blur": Blur,
+    "pixelate": Pixelate,
+    "solid": Solid,
+    "identity": Identity,
+}
+
+
+def create(name: str, **options: Any) -> FaceAnonymizer:
+    """A method by name, with its constructor's options; UserError for an unknown name or option."""
+    if name not in METHODS:
+        close = difflib.get_close_matches(name, METHODS, n=1)
+        hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(METHODS)}"
+        raise UserError(f"method {name!r} is unknown; {hint}")
+    try:
+        return METHODS[name](**options)
+    except TypeError as error:
+        if "unexpected keyword" not in str(error):
+            raise
+        raise UserError(f"method {name!r}: {str(error).split(') ')[-1]}; see `a3gan.anonymizers`") from error

@@ -1,0 +1,71 @@
+"""Is a face still found where it was? Boxes to rates."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from a3gan.evaluation import statistics
+from a3gan.evaluation.statistics import Interval
+
+if TYPE_CHECKING:
+    from a3gan.media.detect import Faces
+
+MIN_IOU = 0.5  # at least this overlap makes a found face the original one
+LIKELY_IOU = 0.3  # a box guessed from five points only says roughly where the face is
+
+
+def landmark_boxes(points: np.ndarray) -> np.ndarray:
+    """A rough face box [N, 4] (x0, y0, x1, y1) around five points [N, 5, 2], in their units.
+
+    In units of the drop from eyes to mouth (or the eye distance, whichever is larger, so that profiles work): 2 wide, 2.7 high, its centre 0.2
+    above the middle of eyes and mouth. Rounded medians of MTCNN's boxes on upright photos.
+    """
+    points = np.asarray(points, dtype=np.float64)
+    eyes, mouth = points[:, :2].mean(1), points[:, 3:].mean(1)
+    unit = np.maximum(np.linalg.norm(mouth - eyes, axis=1), np.linalg.norm(points[:, 1] - points[:, 0], axis=1))
+    middle = (eyes + mouth) / 2 - unit[:, None] * np.array([[0.0, 0.2]])
+    half = unit[:, None] * np.array([[1.0, 1.35]])
+    return np.concatenate([middle - half, middle + half], 1)
+
+
+
+def iou(box: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+    """Intersection over union of one box [4] with boxes [M, 4]: [M] in [0, 1]."""
+    boxes = np.asarray(boxes, dtype=np.float64).reshape(-1, 4)
+    low, high = np.maximum(box[:2], boxes[:, :2]), np.minimum(box[2:], boxes[:, 2:])
+    common = (high - low).clip(0).prod(1)
+    area = (boxes[:, 2:] - boxes[:, :2]).prod(1) + (box[2:] - box[:2]).prod()
+    return common / np.maximum(area - common, 1e-12)
+
+
+def reference_boxes(found: Sequence[Faces], points: np.ndarray) -> np.ndarray:
+    """Where the face is in each original picture, [N, 4]: the detector's own box that best fits the known points, else the box of the points.
+
+    The detector's box is preferred since its size and place are its habit; one that overlaps the points' box by less than
+    `LIKELY_IOU` is of somebody else.
+    """
+    boxes = landmark_boxes(points)
+    for i, faces in enumerate(found):
+        if len(faces):
+            overlap = iou(boxes[i], faces.boxes)
+            if overlap.max() >= LIKELY_IOU:
+                boxes[i] = faces.boxes[overlap.argmax()]
+    return boxes
+
+
+def best_overlap(found: Sequence[Faces], boxes: np.ndarray) -> np.ndarray:
+    """Largest overlap of any found face with the reference box, float32 [N]; 0 where nothing was found."""
+    return np.array([iou(b, f.boxes).max() if len(f) else 0.0 for f, b in zip(found, boxes, strict=True)], np.float32)
+
+
+def detection(
+    overlap: np.ndarray, person: np.ndarray, replicates: int = 1000, seed: int = 0
+) -> dict[str, Interval | float]:
+    """found: share of pictures with a face at IoU >= 0.5 (higher is better for use); iou: mean overlap, misses counting 0."""
+    return {
+        "found": statistics.share(overlap >= MIN_IOU, person, replicates, seed),
+        "iou": float(overlap.mean()) if len(overlap) else float("nan"),
+    }

@@ -1,0 +1,190 @@
+"""The pictures that are judged: originals, and what a method makes of them, as a user would share them.
+
+With the photos at hand a face is aligned, anonymised and pasted back by the rules of `Anonymizer` (a face that fails is mosaicked);
+the five known points take the detector's place, so that methods are compared on the same faces. Without them the picture is the aligned crop.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from a3gan.data import align, degrade
+from a3gan.data.ranges import to_float, to_uint8
+from a3gan.errors import UserError
+
+if TYPE_CHECKING:
+    from a3gan.anonymizers.base import FaceAnonymizer
+    from a3gan.data.archive import FaceSet
+    from a3gan.data.attributes import Policy
+
+
+@dataclass
+class View:
+    """B pictures, uint8 [H, W, 3] of any sizes, and the five points [B, 5, 2] of their faces in pixels of each."""
+
+    pictures: list[np.ndarray]
+    points: np.ndarray
+
+    def aligned(self, frame: str, size: int) -> torch.Tensor:
+        """The faces cut out by their points, as float [B, 3, size, size] in [-1, 1]."""
+        matrices = align.similarity(self.points, frame, size)
+        cut = [align.warp(picture, matrix, size)[0] for picture, matrix in zip(self.pictures, matrices, strict=True)]
+        return to_float(torch.from_numpy(np.stack(cut)).permute(0, 3, 1, 2).contiguous())
+
+
+@dataclass
+class Originals:
+    """The faces that are judged, and where their pictures come from (`photos` None: the crops themselves)."""
+
+    faces: FaceSet
+    photos: Photos | None = None
+    points: np.ndarray = field(init=False)  # float64 [N, 5, 2], pixels of the picture
+
+    def __post_init__(self) -> None:
+        points = align.to_pixels(self.faces.landmarks.double(), self.faces.size)
+        if self.photos is not None:
+            points = align.transform_points(points, align.invert(self.photos.matrices))
+        self.points = points.numpy()
+
+    def view(self, rows: Sequence[int]) -> View:
+        if self.photos is not None:
+            return View([self.photos.read(i) for i in rows], self.points[rows])
+        crops = to_uint8(self.faces.fetch(list(rows))).permute(0, 2, 3, 1).cpu().numpy()
+        return View(list(crops), self.points[rows])
+
+    def digest(self) -> str:
+        """Hash over pixels (by the hashes that `prepare` noted of its sources, where it did), points and people."""
+        digest = hashlib.sha256(self.points.tobytes())
+        names = self.faces.identity_names
+        digest.update("\n".join(names[i] if i >= 0 else "" for i in self.faces.identity.tolist()).encode())
+        digest.update(f"{self.photos is not None}|{self.faces.frame}|{self.faces.size}".encode())
+        if "source_sha256" in self.faces.columns:
+            digest.update("\n".join(self.faces.columns["source_sha256"]).encode())
+        else:
+            for rows in torch.arange(len(self.faces)).split(256):
+                digest.update(to_uint8(self.faces.fetch(rows)).cpu().numpy().tobytes())
+        return digest.hexdigest()
+
+
+class Photos:
+    """The photos that an archive was prepared from, by row; each is checked against the hash noted then."""
+
+    def __init__(self, path: str | Path, faces: FaceSet):
+        from a3gan.data.archive import MATRIX_COLUMNS
+        from a3gan.data.prepare_sources import FolderPictures, ZipPictures
+
+        self.path, columns = Path(path), faces.columns
+        lacking = [c for c in ("source", "source_sha256", *MATRIX_COLUMNS) if c not in columns]
+        if lacking:
+            raise UserError(f"data.photos={path}: the archive lacks the column {lacking[0]}; prepare it again, or set data.photos=null")
+        if not self.path.exists():
+            raise UserError(f"data.photos={path}: no such folder or zip; name what the archive was prepared from, or null for the crops")
+        self.pictures = FolderPictures(self.path) if self.path.is_dir() else ZipPictures(self.path)
+        self.names, self.hashes = columns["source"], columns["source_sha256"]
+        cells = [[float(value) for value in columns[c]] for c in MATRIX_COLUMNS]
+        self.matrices = torch.tensor(cells, dtype=torch.float64).T.reshape(-1, 2, 3)  # photo pixels to crop pixels
+
+    def read(self, row: int) -> np.ndarray:
+        """uint8 [H, W, 3], upright. UserError where it is not the photo that was prepared."""
+        import io
+
+        from PIL import Image
+
+        from a3gan.data.prepare_sources import Missing
+        from a3gan.data.ranges import upright_rgb
+
+        name = self.names[row]
+        try:
+            data = self.pictures.source(name).read()
+        except (Missing, OSError) as error:
+            raise UserError(f"data.photos={self.path}: has no {name}; name what the archive was prepared from") from error
+        if hashlib.sha256(data).hexdigest() != self.hashes[row]:
+            raise UserError(f"data.photos={self.path}: {name} is not the photo that was prepared; prepare the archive again")
+        return np.array(upright_rgb(Image.open(io.BytesIO(data))))
+
+
+@dataclass
+class Method:
+    """A method with its settings for the whole run. policy, alpha: None / 1 where it supports neither."""
+
+    anonymizer: FaceAnonymizer
+    policy: Policy | None
+    alpha: float
+    seeds: list[int]  # one for each face of the set
+
+    def apply(self, originals: Originals, rows: Sequence[int]) -> tuple[View, np.ndarray]:
+        """The method's pictures for some rows, and which of them had to be mosaicked, bool [B].
+
+        Raises UserError where a picture came back as it was, unless the method is `identity`.
+        """
+        before = originals.view(rows)
+        seeds = [self.seeds[i] for i in rows]
+        if originals.photos is None:
+            after, failed = self._crops(before, seeds), np.zeros(len(rows), bool)
+        else:
+            after, failed = self._photos(before, seeds)
+        if self.anonymizer.name != "identity":
+            for row, old, new in zip(rows, before.pictures, after.pictures, strict=True):
+                if old.shape == new.shape and np.array_equal(old, new):
+                    raise UserError(f"method {self.anonymizer.name}: {originals.faces.files[row]} came back unchanged; it hides nothing")
+        return after, failed
+
+    def _anonymize(self, faces: torch.Tensor, seeds: list[int]) -> torch.Tensor:
+        return self.anonymizer.anonymize(faces, policy=self.policy, seeds=seeds, alpha=self.alpha)
+
+    def _crops(self, before: View, seeds: list[int]) -> View:
+        frame, size = self.anonymizer.frame, self.anonymizer.size
+        result = to_uint8(self._anonymize(before.aligned(frame, size), seeds))
+        matrices = align.similarity(before.points, frame, size)
+        points = align.transform_points(torch.from_numpy(before.points), matrices).numpy()
+        return View(list(result.permute(0, 2, 3, 1).cpu().numpy()), points)
+
+    def _photos(self, before: View, seeds: list[int]) -> tuple[View, np.ndarray]:
+        from a3gan.anonymizers.anonymizer import Anonymizer, FaceRecord
+        from a3gan.evaluation.detection import landmark_boxes
+        from a3gan.media.compose import mosaic_box, paste
+
+        product, method = Anonymizer(self.anonymizer), self.anonymizer
+        canvases = [picture.copy() for picture in before.pictures]
+        boxes = landmark_boxes(before.points)
+        records = [FaceRecord(tuple(b), p, 1.0, s) for b, p, s in zip(boxes.tolist(), before.points, seeds, strict=True)]
+        crops = [product._align(canvas, record) for canvas, record in zip(canvases, records, strict=True)]
+        rows = [i for i, crop in enumerate(crops) if crop is not None]
+        if rows:
+            old = to_float(torch.stack([crops[i][0] for i in rows]))
+            new = product._synthesise(old, [records[i] for i in rows], self.policy, self.alpha)
+            for k, i in enumerate(rows):
+                if records[i].status == "synthesised":
+                    paste(canvases[i], new[k], old[k], crops[i][1], method.frame, method.synthesises)
+        failed = np.array([record.status == "mosaicked" for record in records], bool)
+        for i in np.flatnonzero(failed):
+            mosaic_box(canvases[i], records[i].box, records[i].landmarks)
+        return View(canvases, before.points), failed
+
+
+def degraded(view: View, name: str) -> View:
+    """`none`: as it is; `jpeg75`: written and read as JPEG of quality 75; `half`: half as wide and high (mean of four pixels)."""
+    if name == "none":
+        return view
+    pictures = [to_float(torch.from_numpy(picture).permute(2, 0, 1)[None].contiguous()) for picture in view.pictures]
+    if name == "jpeg75":
+        changed, points = [degrade.jpeg(picture, 75) for picture in pictures], view.points
+    elif name == "half":
+        # Edges map to edges: x' + 1/2 = (x + 1/2) / 2.
+        changed, points = [degrade.half_size(picture) for picture in pictures], (view.points + 0.5) / 2 - 0.5
+    else:
+        raise ValueError(f"unknown degradation {name!r}")
+    return View([to_uint8(picture)[0].permute(1, 2, 0).contiguous().numpy() for picture in changed], points)
+
+
+def batches(count: int, size: int) -> Iterator[list[int]]:
+    """Row numbers 0 .. count - 1 in runs of `size`."""
+    for start in range(0, count, size):
+        yield list(range(start, min(start + size, count)))

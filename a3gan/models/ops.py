@@ -1,0 +1,150 @@
+"""The operations of StyleGAN2 in plain PyTorch: no compiled extension, bfloat16 and channels-last friendly.
+
+Equations follow Karras et al., "Analyzing and Improving the Image Quality of StyleGAN" (CVPR 2020), section 2; each
+operation here is tested against a slow reference that spells the definition out.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+SQRT2 = math.sqrt(2.0)
+
+
+def blur_kernel(taps: tuple[int, ...] = (1, 3, 3, 1)) -> Tensor:
+    """Separable low-pass kernel [k, k], float32, sums to 1."""
+    one = torch.tensor(taps, dtype=torch.float32)
+    two = one[:, None] * one[None, :]
+    return two / two.sum()
+
+
+def upfirdn2d(x: Tensor, kernel: Tensor, up: int = 1, down: int = 1, pad: tuple[int, int] = (0, 0)) -> Tensor:
+    """Insert ``up``-1 zeros after every sample, pad, filter with ``kernel`` (true convolution), keep every ``down``-th.
+
+    Args:
+        x: [N, C, H, W]. kernel: [k, k] float. up, down: >= 1. pad: zeros (before, after), the same for both axes, >= 0.
+    Returns:
+        [N, C, (H*up + pad0 + pad1 - k) // down + 1, likewise W], in the type of x.
+    """
+    n, c, h, w = x.shape
+    if up > 1:
+        # One zero-stuffing write instead of two interleavings keeps the channels-last layout.
+        stuffed = torch.zeros((n, c, h * up, w * up), dtype=x.dtype, device=x.device).contiguous(memory_format=_format(x))
+        stuffed[:, :, ::up, ::up] = x
+        x = stuffed
+    if pad != (0, 0):
+        x = F.pad(x, (pad[0], pad[1], pad[0], pad[1]))
+    weight = kernel.flip(0, 1).to(device=x.device, dtype=x.dtype)
+    weight = weight[None, None].expand(c, 1, *kernel.shape).contiguous()
+    return F.conv2d(x, weight, stride=down, groups=c)
+
+
+def _format(x: Tensor) -> torch.memory_format:
+    return torch.channels_last if x.is_contiguous(memory_format=torch.channels_last) else torch.contiguous_format
+
+
+def modulated_conv2d(
+    x: Tensor, weight: Tensor, style: Tensor, *, demodulate: bool = True, up: bool = False, blur: Tensor | None = None
+) -> Tensor:
+    """Convolution whose weight is scaled per image and input channel, then normalised per output channel.
+
+    w'_oikl = s_i w_oikl;  w''_oikl = w'_oikl / sqrt(sum_ikl w'^2 + 1e-8)  (StyleGAN2, equations 1 and 3).
+    Both scalings are taken out of the weight: the input is multiplied by s, the output by the normaliser. That is the
+    same by linearity, needs one shared weight for the whole batch, and so runs as an ordinary convolution.
+
+    Args:
+        x: [N, I, H, W]. weight: [O, I, k, k], k odd. style: [N, I]. up: double the size (transposed convolution, then
+        ``blur`` with a gain of 4). Returns [N, O, H, W] or [N, O, 2H, 2W] in the type of x.
+    """
+    k = weight.shape[-1]
+    if demodulate:
+        # Normalised first, so that the sum of squares stays in range in 16 bits; the ratio is unchanged.
+        style = style * style.float().square().mean(1, keepdim=True).add(1e-8).rsqrt().to(style.dtype)
+        power = weight.float().square().sum((2, 3))
+        demod = (style.float().square() @ power.t() + 1e-8).rsqrt()
+    y = x * style[:, :, None, None].to(x.dtype)
+    w = weight.to(x.dtype)
+    if up:
+        if blur is None:
+            raise ValueError("modulated_conv2d(up=True) needs the blur kernel")
+        y = F.conv_transpose2d(y, w.transpose(0, 1), stride=2)
+        y = upfirdn2d(y, blur * 4.0, pad=(1, 1))
+    else:
+        y = F.conv2d(y, w, padding=k // 2)
+    return y * demod[:, :, None, None].to(y.dtype) if demodulate else y
+
+
+def lrelu(x: Tensor, bias: Tensor | None = None) -> Tensor:
+    """sqrt(2) * leaky_relu(x + bias, 0.2): keeps the variance of its input near 1. bias: [C] over axis 1."""
+    if bias is not None:
+        x = x + bias.to(x.dtype).reshape(1, -1, *([1] * (x.ndim - 2)))
+    return F.leaky_relu(x, 0.2) * SQRT2
+
+
+class EqualLinear(nn.Module):
+    """Linear layer with equalised learning rate: y = x (W · lr_mul/sqrt(I))^T + b · lr_mul, W ~ N(0, 1/lr_mul²)."""
+
+    def __init__(self, inputs: int, outputs: int, *, bias: float = 0.0, lr_mul: float = 1.0, activate: bool = False):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(outputs, inputs) / lr_mul)
+        self.bias = nn.Parameter(torch.full((outputs,), bias / lr_mul))
+        self.gain = lr_mul / math.sqrt(inputs)
+        self.lr_mul = lr_mul
+        self.activate = activate
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, I] -> [N, O]."""
+        y = F.linear(x, (self.weight * self.gain).to(x.dtype), (self.bias * self.lr_mul).to(x.dtype))
+        return lrelu(y) if self.activate else y
+
+
+class EqualConv2d(nn.Module):
+    """Convolution with equalised learning rate, optional blur-and-halve, bias and activation."""
+
+    blur: Tensor
+
+    def __init__(
+        self, inputs: int, outputs: int, kernel: int, *, down: bool = False, bias: bool = True, activate: bool = True
+    ):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(outputs, inputs, kernel, kernel))
+        self.bias = nn.Parameter(torch.zeros(outputs)) if bias else None
+        self.gain = 1.0 / math.sqrt(inputs * kernel * kernel)
+        self.down = down
+        self.activate = activate
+        self.register_buffer("blur", blur_kernel(), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, I, H, W] -> [N, O, H, W] or [N, O, H/2, W/2]."""
+        weight = (self.weight * self.gain).to(x.dtype)
+        k = weight.shape[-1]
+        if self.down:
+            # A 1x1 kernel commutes with dropping samples, so the filter itself may do the halving: a quarter of the work.
+            wide = k > 1
+            x = upfirdn2d(x, self.blur, down=1 if wide else 2, pad=(2, 2) if wide else (1, 1))
+            y = F.conv2d(x, weight, stride=2 if wide else 1)
+        else:
+            y = F.conv2d(x, weight, padding=k // 2)
+        if self.activate:
+            return lrelu(y, self.bias)
+        return y if self.bias is None else y + self.bias.to(y.dtype)[None, :, None, None]
+
+
+def minibatch_stddev(x: Tensor, group: int = 4) -> Tensor:
+    """Append one channel: the standard deviation over groups of ``group`` images, averaged over channels and places.
+
+    x: [N, C, H, W] -> [N, C + 1, H, W]. N need not divide: the group shrinks to the largest divisor of N.
+    Source: Karras et al., "Progressive Growing of GANs" (ICLR 2018), section 3.
+    """
+    n, c, h, w = x.shape
+    group = min(group, n)
+    while n % group:
+        group -= 1
+    y = x.float().reshape(group, n // group, c, h, w)
+    y = (y.var(0, unbiased=False) + 1e-8).sqrt().mean((1, 2, 3))
+    y = y.repeat(group).reshape(n, 1, 1, 1).expand(n, 1, h, w)
+    return torch.cat([x, y.to(x.dtype)], 1)

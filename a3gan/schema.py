@@ -1,0 +1,230 @@
+"""The typed schema of every YAML: each key with its type, limits, default and a description that says its unit.
+
+`configs/default.yaml` is this schema written out (`python -m a3gan.config > configs/default.yaml`).
+Adding a key = adding a field here.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+
+def _whole(value: Any) -> Any:
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+Int = Annotated[int, BeforeValidator(_whole)]  # 2e6 is a fine way to write a count
+Count = Annotated[Int, Field(ge=0)]
+Positive = Annotated[Int, Field(ge=1)]
+Weight = Annotated[float, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class Section(BaseModel):
+    """Strict: a bool is no number, a number no word, and unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, validate_default=True, allow_inf_nan=False)
+
+
+def key(default: Any, text: str, **limits: Any) -> Any:
+    """A documented key; `text` becomes the comment in default.yaml and says the unit."""
+    return Field(default, description=text, **limits)
+
+
+def section(kind: type[Section], text: str) -> Any:
+    return Field(default_factory=kind, description=text)
+
+
+class Run(Section):
+    dir: str | None = key(None, "folder of the run; null = runs/<stage> (runs/<stage>-<name> when named)")
+    name: str | None = key(None, "a word added to the default folder's name")
+    log_every: Positive = key(2000, "images between two log lines")
+    sheet_every: Count = key(20000, "images between two face sheets; 0 = only at the end")
+    snapshot_every: Positive = key(50000, "images between two snapshots: what a kill may lose")
+    validate_every: Count = key(0, "images between two validations; 0 = only at the end")
+    keep_last: Count = key(1, "older snapshots kept beside the newest")
+    device: Literal["auto", "cpu", "cuda"] = key("auto", "auto = cuda where there is one")
+    precision: Literal["float32", "bfloat16"] = key("float32", "bfloat16 = autocast of the forward passes")
+    channels_last: bool = key(True, "memory layout of images and convolutions")
+    threads: Count = key(0, "CPU threads; 0 = torch's own choice")
+    tensorboard: bool = key(True, "also write TensorBoard events (log.jsonl is always written)")
+
+
+class Data(Section):
+    path: str | list[str] | None = key(None, "archive(s) of `a3gan prepare`; null = rendered faces")
+    size: Int = key(64, "side of the faces in pixels: a power of two from 64 to 1024", ge=64, le=1024)
+    frame: Literal["face", "ffhq"] = key("face", "alignment: face = eyes a third of the width apart, ffhq = a quarter")
+    storage: Literal["memory", "disk", "device"] = key(
+        "memory", "where pixels wait: RAM, the archive, or uint8 on the device"
+    )
+    synthetic_count: Positive = key(4000, "rendered faces, when path is null")
+    synthetic_seed: Count = key(0, "seed of the rendered faces")
+    max_outside: Share = key(0.15, "faces with more than this share of pixels outside their photo are left out")
+    split_train: str = key("train", "split that trains")
+    split_val: str = key("val", "split that validates; never the one that judges")
+    flip: bool = key(True, "mirror half of the training faces (labels and landmarks follow)")
+
+    @model_validator(mode="after")
+    def _power_of_two(self) -> Data:
+        if self.size & (self.size - 1):
+            raise ValueError(f"size={self.size}: must be a power of two from 64 to 1024")
+        if isinstance(self.path, list) and not self.path:
+            raise ValueError("path=[]: name at least one archive, or null for rendered faces")
+        return self
+
+
+class Generator(Section):
+    channels_base: Positive = key(4096, "channels at resolution r = min(channels_max, channels_base / r)")
+    channels_max: Positive = key(128, "most channels of a layer")
+    w_dim: Positive = key(256, "width of w and of a row of W+")
+    z_dim: Positive = key(256, "width of the generator's own noise")
+    mapping_layers: Positive = key(4, "layers from z to w")
+    noise: bool = key(False, "per-pixel noise inputs; off makes an anonymised face a function of its seed alone")
+    weights: str | None = key(None, "path or name of a trained generator (stage a3gan); null = start from random")
+    freeze: bool = key(False, "keep the generator fixed in stage a3gan")
+
+
+class Discriminator(Section):
+    channels_base: Positive = key(4096, "as the generator's")
+    channels_max: Positive = key(128, "most channels of a layer")
+    mbstd_group: Positive = key(4, "images a group of the minibatch standard deviation")
+
+
+class Encoder(Section):
+    kind: Literal["narrow", "ir_se50"] = key("narrow", "narrow = ours, ir_se50 = paper scale (widths, depth ignored)")
+    widths: list[Positive] = key(
+        [32, 64, 128, 256], "channels at full, 1/4, 1/8 and 1/16 of the width", min_length=4, max_length=4
+    )
+    depth: Positive = key(1, "residual blocks a level")
+    lateral: Positive = key(48, "channels of the fusion's pyramid")
+
+
+class Scu(Section):
+    enabled: bool = key(True, "semantic suppression; false = ablation 'no SCU'")
+    levels: list[Literal[1, 2, 3]] = key(
+        [1, 2, 3], "levels with an SCU: 1 fine, 2 mid, 3 coarse", min_length=1, max_length=3
+    )
+    filler: bool = key(True, "low-pass filler behind the gate; false = ablation 'gate without filler'")
+    reduction: Positive = key(16, "squeeze of the channel gate")
+
+
+class AiNet(Section):
+    hidden: Positive = key(256, "width of the MLPs")
+    z_dim: Positive = key(64, "width of a new face's seed")
+    code: Positive = key(256, "width of the injection code e")
+    policy: bool = key(True, "condition on the policy c; false = ablation 'AINet without c'")
+
+
+class Attributes(Section):
+    backbone: Literal["plain", "residual"] = key("plain", "plain = attributes_loss, residual = attributes_judge")
+    width: Positive = key(32, "channels of the first layer")
+
+
+class Identity(Section):
+    width: Positive = key(32, "channels of the first layer")
+    dim: Positive = key(128, "width of the embedding")
+
+
+class Model(Section):
+    generator: Generator = section(Generator, "StyleGAN2 generator")
+    discriminator: Discriminator = section(Discriminator, "StyleGAN2 discriminator")
+    encoder: Encoder = section(Encoder, "encoder with three taps")
+    scu: Scu = section(Scu, "suppressive convolution units")
+    ainet: AiNet = section(AiNet, "attribute-aware injective network")
+    attributes: Attributes = section(Attributes, "attribute network (stage attributes)")
+    identity: Identity = section(Identity, "our own small recogniser (stage identity)")
+
+
+class Loss(Section):
+    attributes_move: Weight = key(0.5, "L_aa, times alpha: attributes that may change move; 0 = ablation")
+    proposal_far: Weight = key(0.5, "L_ap, times alpha: the proposal is far from the original")
+    identity: Weight = key(1.0, "L_id, times alpha: cosine to the original inside the margin; 0 = ablation")
+    realise: Weight = key(0.5, "L_real: the proposal comes true in the image; 0 = ablation")
+    diversity: Weight = key(0.1, "L_div, times alpha: two seeds give two faces")
+    keep: Weight = key(1.0, "L_keep: protected attributes stay")
+    geometry: Weight = key(5.0, "landmarks over the eye distance, eye and mouth opening")
+    perceptual: Weight = key(1.0, "perceptual distance, 0.8 outside and 0.2 inside the face mask")
+    reconstruction: Weight = key(1.0, "at alpha = 0: L2 + 0.8 perceptual + 0.1 (1 - cosine)")
+    reconstruction_identity: bool = key(True, "false = no cosine in it, which saves a recogniser pass")
+    suppression: Weight = key(0.1, "gradient reversal on the suppressed features")
+    gate_budget: Weight = key(1.0, "(mean gate - rho) squared, per level")
+    adversarial: Weight = key(0.1, "non-saturating logistic loss of the anonymised face")
+    code: Weight = key(0.005, "mean squared injection")
+    latent: Weight = key(0.05, "latent discriminator on rows of w'")
+    injective: Weight = key(0.05, "L_inj: the proposal can be read back from w' - w_sup")
+    m_id: float = key(0.05, "cosine margin of the identity term", ge=0, le=1)
+    m_a: Weight = key(3.0, "logit margin of attributes_move")
+    m_div: float = key(0.3, "cosine margin of the diversity term", ge=0, le=1)
+    rho: list[Share] = key(
+        [0.15, 0.25, 0.35], "gate budget of levels 1, 2, 3: share suppressed", min_length=3, max_length=3
+    )
+    r1_gamma: Weight = key(10.0, "weight of the gradient penalty R1")
+    r1_every: Positive = key(16, "steps between two R1 penalties (the weight is scaled up by it)")
+
+
+class Phases(Section):
+    reconstruct: Weight = key(0.4, "encoder alone at alpha = 0: share of total_images, or images when above 1")
+    suppress: Weight = key(0.2, "SCUs on, AINet off: share of total_images, or images when above 1")
+
+
+class Train(Section):
+    lr: float = key(1e-4, "learning rate of Adam", gt=0, le=1)
+    lr_generator: float = key(1e-4, "learning rate of the generator, where it trains", gt=0, le=1)
+    lr_discriminator: float = key(2e-5, "learning rate of the discriminators", gt=0, le=1)
+    betas: list[Annotated[float, Field(ge=0, lt=1)]] = key([0.0, 0.99], "Adam's betas", min_length=2, max_length=2)
+    batch_size: Positive = key(16, "images a step")
+    total_images: Positive = key(200000, "images to see in all")
+    seed: Count = key(0, "every random number of the run follows from it")
+    ema_half_life: Count = key(10000, "half-life of the averaged weights, in images; 0 = no averaging")
+    warmup_images: Count = key(0, "images over which the learning rate rises from 0")
+    phases: Phases = section(Phases, "stage a3gan: what comes before joint training")
+    augment: Literal["none", "diffaugment", "ada"] = key("diffaugment", "augmentation of what the discriminator sees")
+    identities_per_batch: Count = key(0, "P of P x Q batches by identity; 0 = plain batches")
+    images_per_identity: Positive = key(2, "Q of P x Q batches")
+    grad_clip: Weight = key(0.0, "largest norm of a network's gradient; 0 = no clipping")
+
+    @model_validator(mode="after")
+    def _fits(self) -> Train:
+        wanted = self.identities_per_batch * self.images_per_identity
+        if wanted and wanted != self.batch_size:
+            text = f"must be identities_per_batch x images_per_identity = {wanted}"
+            raise ValueError(f"batch_size={self.batch_size}: {text}")
+        return self
+
+
+class Recogniser(Section):
+    path: str = key("", "path or name of the weights")
+    kind: Literal["mobilefacenet_a", "mobilefacenet_b", "facenet", "small"] = key("small", "family of the network")
+
+
+class Scorers(Section):
+    recognisers: list[Recogniser] = key(
+        [], "of the identity terms: {path, kind: mobilefacenet_a|mobilefacenet_b|facenet|small}"
+    )
+    attributes: str | None = key("attributes_loss", "path or name of the attribute network of the losses")
+    attributes_kind: Literal["plain", "residual"] = key("plain", "its backbone")
+    perceptual: Literal["attributes", "lpips"] = key("attributes", "features of the perceptual terms")
+    lpips_backbone: str | None = key(None, "local file of lpips' backbone weights; null = lpips downloads it")
+
+
+class Config(Section):
+    stage: Literal["stylegan2", "identity", "attributes", "a3gan"] = key("a3gan", "what is trained")
+    run: Run = section(Run, "the run: folder, logs, machine")
+    data: Data = section(Data, "training faces")
+    model: Model = section(Model, "networks")
+    loss: Loss = section(Loss, "weights and margins; a weight of 0 switches a term off")
+    train: Train = section(Train, "optimisation; everything is counted in images")
+    scorers: Scorers = section(Scorers, "frozen networks of the losses; they may not judge")
+
+    @property
+    def run_dir(self) -> Path:
+        """The run's folder; relative ones start at the working folder."""
+        return Path(self.run.dir or f"runs/{self.stage}" + (f"-{self.run.name}" if self.run.name else ""))
+
+
+def phase_images(value: float, total: int) -> int:
+    """Length of a phase in images: `value` up to 1 is a share of `total`, above it a number of images."""
+    return round(value * total) if value <= 1 else min(int(value), total)

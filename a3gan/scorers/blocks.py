@@ -1,0 +1,42 @@
+"""The convolution unit that all scorers of ours are built from, and its folding for frozen use."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+
+def _activation(kind: str | None, channels: int) -> nn.Module:
+    if kind is None:
+        return nn.Identity()
+    return {"prelu": lambda: nn.PReLU(channels), "relu": nn.ReLU, "relu6": nn.ReLU6, "silu": nn.SiLU}[kind]()
+
+
+class Unit(nn.Module):
+    """Convolution, batch norm, activation: [N,Cin,H,W] -> [N,Cout,H',W']."""
+
+    def __init__(self, cin: int, cout: int, kernel: int | tuple[int, int], stride: int = 1, groups: int = 1,
+                 activation: str | None = None, bias: bool = False, padding: int | None = None) -> None:  # fmt: skip
+        super().__init__()
+        if padding is None:
+            padding = kernel // 2
+        self.conv = nn.Conv2d(cin, cout, kernel, stride, padding, groups=groups, bias=bias)
+        self.norm: nn.Module = nn.BatchNorm2d(cout)
+        self.act = _activation(activation, cout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.act(self.norm(self.conv(x)))
+
+    def fold(self) -> None:
+        """Merge the frozen batch norm into the convolution: same values, one pass over the memory less."""
+        if isinstance(self.norm, nn.BatchNorm2d):
+            self.conv = fuse_conv_bn_eval(self.conv, self.norm)
+            self.norm = nn.Identity()
+
+
+def fold(network: nn.Module) -> nn.Module:
+    """Fold every batch norm of a network that is loaded and in eval mode; returns it."""
+    for module in network.modules():
+        if isinstance(module, Unit):
+            module.fold()
+    return network

@@ -1,0 +1,68 @@
+"""The discriminator's side of a GAN step, shared by the stages `stylegan2` and `a3gan`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from a3gan.losses.adversarial import d_logistic, r1
+from a3gan.training.augment_gan import adapt, augment
+
+if TYPE_CHECKING:
+    from a3gan.config import Config
+
+
+class Adversary:
+    """Discriminator with its optimiser, augmentation (none, DiffAugment or ADA) and lazy R1.
+
+    ``p`` is the augmentation probability: 1 under DiffAugment, moved by the controller under ADA.
+    """
+
+    def __init__(
+        self, cfg: Config, net: nn.Module, optimizer: torch.optim.Optimizer, autocast: Callable[[], AbstractContextManager]
+    ):
+        self.cfg, self.net, self.optimizer, self.autocast = cfg, net, optimizer, autocast
+        self.p = 1.0 if cfg.train.augment == "diffaugment" else 0.0
+
+    def logits(self, images: Tensor) -> Tensor:
+        """Augmented images [N, 3, S, S] -> [N] float32."""
+        images = augment(images, self.p)
+        with self.autocast():
+            return self.net(images)
+
+    def against(self, fake: Tensor) -> Tensor:
+        """Logits of generated images for the generator's own loss: the discriminator's weights take no gradient."""
+        self.net.requires_grad_(False)
+        try:
+            return self.logits(fake)
+        finally:
+            self.net.requires_grad_(True)
+
+    def learn(self, real: Tensor, fake: Tensor, step: int) -> dict[str, Tensor]:
+        """One update: logistic loss, every ``loss.r1_every`` steps also R1 (weighted up by as much)."""
+        loss_cfg = self.cfg.loss
+        # Two passes: the minibatch statistic must not mix real and generated images.
+        logits_real, logits_fake = self.logits(real), self.logits(fake.detach())
+        loss = d_logistic(logits_real, logits_fake).mean()
+        scalars = {
+            "discriminator/loss": loss.detach(),
+            "discriminator/real": logits_real.detach().mean(),
+            "discriminator/fake": logits_fake.detach().mean(),
+        }
+        if loss_cfg.r1_gamma > 0 and step % loss_cfg.r1_every == 0:
+            # float32 throughout: the squared gradient of a 16-bit pass is mostly rounding.
+            images = real.detach().float().requires_grad_(True)
+            penalty = r1(self.net(images), images, loss_cfg.r1_gamma).mean()
+            loss = loss + penalty * loss_cfg.r1_every
+            scalars["discriminator/r1"] = penalty.detach()
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self.optimizer.step()
+        if self.cfg.train.augment == "ada":
+            self.p = adapt(self.p, logits_real, len(real))
+            scalars["discriminator/ada_p"] = torch.tensor(self.p)
+        return scalars

@@ -1,0 +1,106 @@
+"""The attribute network: shapes, what each head sees, round trip through a checkpoint."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from a3gan import checkpoint
+from a3gan.errors import UserError
+from a3gan.scorers.attributes import TRUNKS, AttributeNetwork, eye_crops, load_attributes, resize
+
+
+def faces(n: int = 2, size: int = 64) -> torch.Tensor:
+    return torch.rand(n, 3, size, size, generator=torch.Generator().manual_seed(0)) * 2 - 1
+
+
+@pytest.mark.parametrize("backbone", sorted(TRUNKS))
+@pytest.mark.parametrize("size", [32, 64, 128])
+def test_heads_have_their_shapes_at_every_size(backbone: str, size: int) -> None:
+    torch.manual_seed(0)
+    outputs = AttributeNetwork(backbone, 8).eval()(faces(size=size))
+    shapes = {name: tuple(value.shape) for name, value in outputs.items()}
+    assert shapes == {"expression": (2, 3), "gender": (2,), "yawning": (2,), "eyes_closed": (2,), "landmarks": (2, 5, 2)}
+    assert all(value.dtype == torch.float32 for value in outputs.values())
+
+
+@pytest.mark.parametrize("backbone", sorted(TRUNKS))
+def test_the_shipped_size_is_cheap(backbone: str) -> None:
+    from torch.utils.flop_counter import FlopCounterMode
+
+    network = AttributeNetwork(backbone).eval()
+    assert sum(p.numel() for p in network.parameters()) < 600_000
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        network(faces(1))
+    assert counter.get_total_flops() / 2 < 60e6  # multiply-adds
+
+
+def test_features_are_a_pyramid_and_one_pass_gives_both() -> None:
+    network = AttributeNetwork("plain", 8).eval()
+    maps = network.features(faces(size=128))
+    assert [m.shape[-1] for m in maps] == [32, 16, 8, 4]
+    assert network.features(faces(size=128), size=None)[0].shape[-1] == 64
+    outputs, again = network.outputs_and_features(faces(size=128))
+    torch.testing.assert_close(again, maps)
+    torch.testing.assert_close(outputs, network(faces(size=128)))
+
+
+def test_gradients_reach_the_image_from_every_head() -> None:
+    network = AttributeNetwork("residual", 8).eval()
+    torch.nn.init.normal_(network.points.weight, std=0.1)
+    for name in ("expression", "gender", "yawning", "eyes_closed", "landmarks"):
+        x = faces().requires_grad_()
+        network(x)[name].sum().backward()
+        assert x.grad.isfinite().all() and x.grad.abs().sum() > 0, name
+
+
+def test_the_eyes_head_sees_the_eye_band_alone() -> None:
+    network = AttributeNetwork("plain", 8).eval()
+    x = faces().requires_grad_()
+    network(x)["eyes_closed"].sum().backward()
+    rows = x.grad.abs().sum((0, 1, 3)).nonzero()[:, 0] / 64
+    columns = x.grad.abs().sum((0, 1, 2)).nonzero()[:, 0] / 64
+    assert rows.min() > 0.22 and rows.max() < 0.48
+    assert columns.min() > 0.17 and columns.max() < 0.83
+
+
+def test_eye_crops_ignore_brightness_contrast_and_colour() -> None:
+    x = faces() * 0.5
+    centres = torch.tensor([[[1 / 3, 0.35], [2 / 3, 0.35]]]).expand(2, 2, 2)
+    crops = eye_crops(x, centres)
+    assert crops.shape == (4, 1, 20, 24)
+    torch.testing.assert_close(eye_crops(x * 0.7 + 0.1, centres), crops, atol=0.02, rtol=0)
+    grey = (x * torch.tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)).sum(1, keepdim=True).expand(-1, 3, -1, -1)
+    torch.testing.assert_close(eye_crops(grey, centres), crops, atol=1e-4, rtol=0)
+
+
+def test_a_mirrored_face_has_the_same_eyes() -> None:
+    network = AttributeNetwork("plain", 8).eval()
+    torch.testing.assert_close(network(faces().flip(-1))["eyes_closed"], network(faces())["eyes_closed"], atol=1e-4, rtol=1e-4)
+
+
+def test_resize_averages_whole_factors() -> None:
+    x = faces(1, 128)
+    torch.testing.assert_close(resize(x, 64)[0, 0, 3, 5], x[0, 0, 6:8, 10:12].mean())
+    assert resize(x, 128) is x
+
+
+def test_checkpoint_round_trip(tmp_path) -> None:
+    torch.manual_seed(0)
+    network = AttributeNetwork("residual", 8)
+    network.train()(faces(8))  # moves the batch norms off their start
+    network.eval()
+    path = tmp_path / "net.safetensors"
+    checkpoint.save(path, checkpoint.prefixed({"attributes": network}), {"backbone": "residual", "width": 8, "stage": "attributes"})
+    loaded = load_attributes(path)
+    assert loaded.fingerprint.startswith("attributes_residual:")
+    assert not any(p.requires_grad for p in loaded.parameters())
+    torch.testing.assert_close(loaded(faces()), network(faces()), atol=1e-4, rtol=1e-3)
+    checkpoint.save(path, {}, {"stage": "a3gan"})
+    with pytest.raises(UserError, match="not an attribute network"):
+        load_attributes(path)
+
+
+def test_an_unknown_backbone_is_named() -> None:
+    with pytest.raises(ValueError, match="'resnet'"):
+        AttributeNetwork("resnet")
