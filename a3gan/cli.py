@@ -6,7 +6,6 @@ import logging
 import sys
 import traceback
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import click
@@ -112,23 +111,29 @@ def prepare(source: str, output: str, size: int, frame: str, table: str | None) 
 @click.option("-o", "--output", required=True, type=click.Path(), help="Folder for the anonymised photos.")
 @click.option("--weights", help="Checkpoint or name of shipped weights (see `a3gan models`).")
 @click.option("--policy", help="What stays and what changes: a preset, or 'keep=expression,eyes change=gender'.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Another seed gives other faces.")
+@click.option("--seed", default="0", show_default=True, help="A number or a word; another one gives other faces.")
 @click.option("--alpha", type=click.FloatRange(0, 1), default=1.0, show_default=True, help="0 = no change, 1 = full.")
-@click.option("--device", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default="auto", show_default=True)
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
 @_debug
 def anonymize(
-    photos: tuple[str, ...], output: str, weights: str | None, policy: str | None, seed: int, alpha: float, device: str
+    photos: tuple[str, ...], output: str, weights: str | None, policy: str | None, seed: str, alpha: float, device: str
 ) -> int:
-    """Replace every face in PHOTOS. Exit status 1 when a photo could not be written."""
+    """Replace every face in PHOTOS (files or folders). Exit status 1 when a photo could not be written."""
     from a3gan.media.images import anonymize_files
 
-    paths = [Path(photo) for photo in photos]
-    failures = anonymize_files(
-        paths, Path(output), weights=weights, policy=policy, seed=seed, alpha=alpha, device=device
+    report = anonymize_files(
+        photos,
+        output,
+        weights=weights,
+        policy=policy,
+        seed=int(seed) if seed.lstrip("-").isdigit() else seed,
+        alpha=alpha,
+        device=device,
+        progress=sys.stderr.isatty(),
     )
-    for failure in failures:
-        click.echo(f"a3gan: {failure}", err=True)
-    return 1 if failures else 0
+    for line in report.lines():
+        click.echo(line)
+    return 0 if report.ok else 1
 
 
 @cli.command()

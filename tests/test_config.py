@@ -125,7 +125,8 @@ def test_missing_file_and_shipped_names() -> None:
 
 def test_every_shipped_config_reads() -> None:
     for path in CONFIGS.glob("*/*.yaml"):
-        load_config(path)
+        if path.parent.name != "eval":  # read by `a3gan evaluate`, which has keys of its own
+            load_config(path)
 
 
 def test_phases_are_shares_or_images() -> None:

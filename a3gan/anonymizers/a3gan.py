@@ -38,6 +38,7 @@ class A3ganAnonymizer(FaceAnonymizer):
         from a3gan.config import check
         from a3gan.models.build import build_a3gan
         from a3gan.scorers.attributes import AttributeNetwork
+        from a3gan.scorers.blocks import fold
 
         self.device = pick_device(device)
         self.path = checkpoint.resolve(weights)
@@ -45,6 +46,8 @@ class A3ganAnonymizer(FaceAnonymizer):
         if self.meta.get("stage") != "a3gan":
             stage = self.meta.get("stage")
             raise UserError(f"{self.path}: weights of stage {stage!r}; anonymising needs those of stage 'a3gan'")
+        if self.meta.get("kind") == "state":
+            raise UserError(f"{self.path}: the state of a run, for resuming it; use the checkpoint beside it")
         if "config" not in self.meta or "attributes" not in self.meta:
             raise UserError(f"{self.path}: lacks its config or attribute network; export it again from its run")
         cfg = check(self.meta["config"], source=str(self.path))
@@ -54,7 +57,11 @@ class A3ganAnonymizer(FaceAnonymizer):
         self.z_dim = cfg.model.ainet.z_dim
         self.model = self._load(build_a3gan(cfg), tensors, "model")
         built = self.meta["attributes"]
-        self.attributes = self._load(AttributeNetwork(built["backbone"], built["width"]), tensors, "attributes")
+        reader = AttributeNetwork(built["backbone"], built["width"]).eval()
+        # Training freezes it with its batch norms folded, and so it is stored; one stored as trained is read as well.
+        if not any(".norm." in key for key in checkpoint.subset(tensors, "attributes")):
+            fold(reader)
+        self.attributes = fold(self._load(reader, tensors, "attributes"))
         self.temperatures = {k: float(built[k]) for k in ("eye_temperature", "mouth_temperature") if k in built}
 
     def _load(self, network: torch.nn.Module, tensors: dict[str, Tensor], prefix: str) -> torch.nn.Module:

@@ -99,4 +99,6 @@ def pick_device(device: str | torch.device | None) -> torch.device:
         raise UserError(f"device {device!r}: unknown; use auto, cpu or cuda") from error
     if device.type == "cuda" and not torch.cuda.is_available():
         raise UserError(f"device {str(device)!r}: torch finds no CUDA device; use cpu, or torch built for CUDA")
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise UserError("device 'mps': torch finds none here; use cpu")
     return device

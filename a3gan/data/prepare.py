@@ -182,4 +182,4 @@ def _assemble(
         for source in sources:
             row = dict(journal.rows[source.key])
             if "skip" not in row:
-                writer.add(Path(source.name).stem, ".webp", journal.read(source.key), row)
+                writer.add(Path(source.name).stem, ".jpg", journal.read(source.key), row)

@@ -1,7 +1,13 @@
-"""How well an attribute network reads aligned faces: `python -m a3gan.evaluation.attributes CKPT ARCHIVE... --split test`."""
+"""How well an attribute network reads aligned faces.
+
+`python -m a3gan.evaluation.attributes CKPT ARCHIVE... --split test`
+"""
 
 from __future__ import annotations
 
+import argparse
+import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,6 +16,7 @@ import torch
 from torch import Tensor
 
 from a3gan.data.attributes import targets as label_targets
+from a3gan.errors import UserError
 
 if TYPE_CHECKING:
     from a3gan.data.archive import FaceSet
@@ -33,8 +40,9 @@ def _balanced(correct: Tensor, target: Tensor) -> float:
 def attribute_metrics(network: AttributeNetwork, faces: FaceSet) -> dict[str, float | int]:
     """Accuracy of every head that the set has labels for, and the landmark error.
 
-    smiling: neutral or happiness, decided between these two logits, on faces labelled so. Every accuracy comes with its mean over the classes
-    (`_balanced`) and the number of faces (`_count`). landmarks: mean distance over the five points and all faces, over the eye distance.
+    smiling: neutral or happiness, decided between these two logits, on faces labelled so. Every accuracy comes with its
+    mean over the classes (`_balanced`) and the number of faces (`_count`). landmarks: mean distance over the five
+    points and all faces, over the eye distance.
     """
     outputs, targets = predict(network, faces), label_targets(faces)
     result: dict[str, float | int] = {}
@@ -59,9 +67,32 @@ def attribute_metrics(network: AttributeNetwork, faces: FaceSet) -> dict[str, fl
     return result
 
 
-def evaluate_attributes(checkpoint: str | Path, archives: Sequence[str | Path], split: str = "test") -> dict[str, float | int]:
-    """`attribute_metrics` of a checkpoint (path or shipped name) on one split of some archives."""
+def evaluate_attributes(
+    checkpoint: str | Path, archives: Sequence[str | Path], split: str = "test", size: int | None = None
+) -> dict[str, float | int]:
+    """`attribute_metrics` of a checkpoint (path or shipped name) on one split of some archives, shrunk to `size` px."""
     from a3gan.data.archive import FaceSet
     from a3gan.scorers.attributes import load_attributes
 
-    return attribute_metrics(load_attributes(checkpoint), FaceSet.load(list(archives), split=split))
+    return attribute_metrics(load_attributes(checkpoint), FaceSet.load(list(archives), split=split, size=size))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; the numbers as JSON on standard output."""
+    parser = argparse.ArgumentParser(prog="python -m a3gan.evaluation.attributes", description=__doc__)
+    parser.add_argument("checkpoint", help="path, or name of shipped weights (attributes_loss, attributes_judge)")
+    parser.add_argument("archives", nargs="+", help="archives of `a3gan prepare`")
+    parser.add_argument("--split", default="test")
+    parser.add_argument("--size", type=int, help="shrink the faces to this side in pixels first")
+    options = parser.parse_args(arguments)
+    try:
+        metrics = evaluate_attributes(options.checkpoint, options.archives, options.split, options.size)
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 2
+    print(json.dumps({name: round(value, 4) for name, value in metrics.items()}, indent=1))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

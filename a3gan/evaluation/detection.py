@@ -20,8 +20,8 @@ LIKELY_IOU = 0.3  # a box guessed from five points only says roughly where the f
 def landmark_boxes(points: np.ndarray) -> np.ndarray:
     """A rough face box [N, 4] (x0, y0, x1, y1) around five points [N, 5, 2], in their units.
 
-    In units of the drop from eyes to mouth (or the eye distance, whichever is larger, so that profiles work): 2 wide, 2.7 high, its centre 0.2
-    above the middle of eyes and mouth. Rounded medians of MTCNN's boxes on upright photos.
+    In units of the drop from eyes to mouth (or the eye distance, whichever is larger, so that profiles work): 2 wide,
+    2.7 high, its centre 0.2 above the middle of eyes and mouth. Rounded medians of MTCNN's boxes on upright photos.
     """
     points = np.asarray(points, dtype=np.float64)
     eyes, mouth = points[:, :2].mean(1), points[:, 3:].mean(1)
@@ -29,7 +29,6 @@ def landmark_boxes(points: np.ndarray) -> np.ndarray:
     middle = (eyes + mouth) / 2 - unit[:, None] * np.array([[0.0, 0.2]])
     half = unit[:, None] * np.array([[1.0, 1.35]])
     return np.concatenate([middle - half, middle + half], 1)
-
 
 
 def iou(box: np.ndarray, boxes: np.ndarray) -> np.ndarray:
@@ -42,10 +41,10 @@ def iou(box: np.ndarray, boxes: np.ndarray) -> np.ndarray:
 
 
 def reference_boxes(found: Sequence[Faces], points: np.ndarray) -> np.ndarray:
-    """Where the face is in each original picture, [N, 4]: the detector's own box that best fits the known points, else the box of the points.
+    """Where the face is in each original picture, [N, 4]: the detector's box that fits the points, else theirs.
 
-    The detector's box is preferred since its size and place are its habit; one that overlaps the points' box by less than
-    `LIKELY_IOU` is of somebody else.
+    The detector's box is preferred since its size and place are its habit; one that overlaps the points' box by less
+    than `LIKELY_IOU` is of somebody else.
     """
     boxes = landmark_boxes(points)
     for i, faces in enumerate(found):
@@ -64,7 +63,7 @@ def best_overlap(found: Sequence[Faces], boxes: np.ndarray) -> np.ndarray:
 def detection(
     overlap: np.ndarray, person: np.ndarray, replicates: int = 1000, seed: int = 0
 ) -> dict[str, Interval | float]:
-    """found: share of pictures with a face at IoU >= 0.5 (higher is better for use); iou: mean overlap, misses counting 0."""
+    """found: share of pictures with a face at IoU >= 0.5, higher is better; iou: mean overlap, a miss counts 0."""
     return {
         "found": statistics.share(overlap >= MIN_IOU, person, replicates, seed),
         "iou": float(overlap.mean()) if len(overlap) else float("nan"),

@@ -21,13 +21,18 @@ def smiling(outputs: Outputs) -> np.ndarray:
 
 
 def expression(
-    before: Outputs, after: Outputs, label: np.ndarray, person: np.ndarray, found: np.ndarray | None = None,
-    replicates: int = 1000, seed: int = 0,
+    before: Outputs,
+    after: Outputs,
+    label: np.ndarray,
+    person: np.ndarray,
+    found: np.ndarray | None = None,
+    replicates: int = 1000,
+    seed: int = 0,
 ) -> dict[str, Interval]:
-    """Smile figures over the pictures labelled neutral or happiness (`label` [N], class index or NaN); higher is better for use.
+    """Smile figures over the pictures labelled neutral or happiness (`label` [N], class index or NaN).
 
-    agreement: share whose decision equals that on the original; agreement_found: the same, a face that no detector found (`found` [N])
-    counting as lost; accuracy: share that equals the label; accuracy_balanced: its mean over the two labels.
+    agreement: share whose decision equals that on the original; agreement_found: the same, a face that no detector
+    found (`found` [N]) counting as lost; accuracy: share that equals the label. Higher is better for use.
     """
     clear = (label == NEUTRAL) | (label == HAPPINESS)
     who, now = person[clear], smiling(after)[clear]
@@ -44,10 +49,14 @@ def expression(
 
 
 def binary_heads(
-    before: Outputs, after: Outputs, labels: Mapping[str, np.ndarray], person: np.ndarray,
-    replicates: int = 1000, seed: int = 0,
+    before: Outputs,
+    after: Outputs,
+    labels: Mapping[str, np.ndarray],
+    person: np.ndarray,
+    replicates: int = 1000,
+    seed: int = 0,
 ) -> dict[str, Interval]:
-    """For each binary head with labels (`labels` [N], 0, 1 or NaN): NAME_same, share decided as on the original, and NAME_accuracy.
+    """For each binary head with labels (`labels` [N], 0, 1 or NaN): NAME_same (as on the original), NAME_accuracy.
 
     Whether "same" is wanted is the policy's matter: gender may have to change, yawning never.
     """
@@ -58,5 +67,7 @@ def binary_heads(
             continue
         was, now = before[name][known] > 0, after[name][known] > 0
         result[f"{name}_same"] = statistics.share(was == now, person[known], replicates, seed)
-        result[f"{name}_accuracy"] = statistics.share(now == (labels[name][known] > 0.5), person[known], replicates, seed)
+        result[f"{name}_accuracy"] = statistics.share(
+            now == (labels[name][known] > 0.5), person[known], replicates, seed
+        )
     return result

@@ -1,7 +1,7 @@
-"""Pictures to features, computed once: every scorer's output for every method and degradation lies in a cache by content.
+"""Pictures to features, computed once: what every scorer says of every method and degradation, cached by content.
 
-The name of a cached file is a hash of all that its content follows from: data, method with weights and settings, degradation, scorer, and
-the first pictures themselves, so that a change of code that changes pictures is noticed too.
+The name of a cached file is a hash of all that its content follows from: data, method with weights and settings,
+degradation, scorer, and the first pictures themselves, so that a change of code that changes pictures is noticed too.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from a3gan.data.ranges import to_uint8
 from a3gan.evaluation.pictures import Originals, View, batches, degraded
 
 if TYPE_CHECKING:
@@ -25,7 +27,9 @@ if TYPE_CHECKING:
 
 VERSION = 1  # raise it when the features of the same pictures change
 PROBE = 4  # pictures hashed into the name
-JUDGE_SIDE = 160  # px of the frame `ffhq`, which holds every recogniser's crop whole; eyes 40 px apart there, 35 in the crops
+JUDGE_SIDE = (
+    160  # px of the frame `ffhq`, which holds every recogniser's crop whole; eyes 40 px apart there, 35 in the crops
+)
 CROP_SIDE = 128  # px of the frame `face`
 
 Features = dict[str, np.ndarray]
@@ -59,7 +63,8 @@ class Attributes:
 
 
 class Detection:
-    """Every face that a detector finds, in the whole picture or in the aligned crop: boxes of all pictures one after another.
+    """Every face that a detector finds, in the whole picture or in the aligned crop: boxes of all pictures one after
+    another.
 
     `boxes` float32 [M, 4], `probability` [M], `number` int64 [B], how many of them belong to each picture.
     """
@@ -71,8 +76,7 @@ class Detection:
 
     def __call__(self, view: View, degradation: str) -> Features:
         if self.crop:
-            faces = view.aligned("face", CROP_SIDE)
-            pictures = list(((faces + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1).numpy())
+            pictures = list(to_uint8(view.aligned("face", CROP_SIDE)).permute(0, 2, 3, 1).numpy())
             found = self.detectors["none"].detect(pictures)
         else:
             found = self.detectors[degradation if degradation in self.detectors else "none"].detect(view.pictures)
@@ -84,7 +88,7 @@ class Detection:
 
 
 def detector_scorers(load: Callable[[int], Mtcnn], min_face: int) -> dict[str, Detection]:
-    """The two detection scorers; at half size the smallest face is half as large too (but never under the network's own window)."""
+    """The two detection scorers; at half size the smallest face is half as large too, but at least 12 px (MTCNN's)."""
     detectors = {"none": load(min_face), "half": load(max(12, min_face // 2))}
     return {"detector": Detection(detectors, crop=False), "detector_crop": Detection(detectors, crop=True)}
 
@@ -95,20 +99,29 @@ def as_faces(features: Features) -> list[Faces]:
 
     ends = features["number"].cumsum()
     cut = [slice(end - n, end) for end, n in zip(ends, features["number"], strict=True)]
-    return [Faces(features["boxes"][s], features["probability"][s], np.zeros((s.stop - s.start, 5, 2), np.float32)) for s in cut]
+    return [
+        Faces(features["boxes"][s], features["probability"][s], np.zeros((s.stop - s.start, 5, 2), np.float32))
+        for s in cut
+    ]
 
 
 Scorer = Embedding | Attributes | Detection
 
 
 def collect(
-    source: Source, count: int, scorers: dict[str, Scorer], degradations: Sequence[str], key: dict[str, Any], cache: Path,
-    batch: int = 32, title: str = "",
+    source: Source,
+    count: int,
+    scorers: dict[str, Scorer],
+    degradations: Sequence[str],
+    key: dict[str, Any],
+    cache: Path,
+    batch: int = 32,
+    title: str = "",
 ) -> dict[tuple[str, str], Features]:
     """Features by (degradation, scorer) of the `count` pictures of a source, from the cache where they are there.
 
-    `key` holds what the pictures follow from (data, method, settings). Each array has a row per picture, but `boxes` and
-    `probability`. The entry ("none", "mosaicked") has `mosaicked`, bool [count].
+    `key` holds what the pictures follow from (data, method, settings). Each array has a row per picture, but `boxes`
+    and `probability`. The entry ("none", "mosaicked") has `mosaicked`, bool [count].
     """
     from tqdm import tqdm
 
@@ -133,7 +146,12 @@ def collect(
 
 
 def _file_names(
-    source: Source, probe: int, scorers: dict[str, Scorer], degradations: Sequence[str], key: dict[str, Any], cache: Path
+    source: Source,
+    probe: int,
+    scorers: dict[str, Scorer],
+    degradations: Sequence[str],
+    key: dict[str, Any],
+    cache: Path,
 ) -> dict[tuple[str, str], Path]:
     view, _ = source(list(range(probe)))
     wanted = [("none", "mosaicked", "")]
@@ -153,7 +171,7 @@ def _read(path: Path) -> Features | None:
     try:
         with np.load(path, allow_pickle=False) as file:
             return {name: file[name] for name in file.files}
-    except (OSError, ValueError, EOFError, KeyError):  # a cut file is made again
+    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile):  # a cut file is made again
         return None
 
 

@@ -1,7 +1,8 @@
 """The pictures that are judged: originals, and what a method makes of them, as a user would share them.
 
-With the photos at hand a face is aligned, anonymised and pasted back by the rules of `Anonymizer` (a face that fails is mosaicked);
-the five known points take the detector's place, so that methods are compared on the same faces. Without them the picture is the aligned crop.
+With the photos at hand a face is aligned, anonymised and pasted back by the rules of `Anonymizer` (a face that fails
+is mosaicked); the five known points take the detector's place, so that methods are compared on the same faces.
+Without them the picture is the aligned crop.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 
 from a3gan.data import align, degrade
 from a3gan.data.ranges import to_float, to_uint8
@@ -77,15 +79,21 @@ class Photos:
     """The photos that an archive was prepared from, by row; each is checked against the hash noted then."""
 
     def __init__(self, path: str | Path, faces: FaceSet):
-        from a3gan.data.archive import MATRIX_COLUMNS
+        from a3gan.data.archive_file import MATRIX_COLUMNS
         from a3gan.data.prepare_sources import FolderPictures, ZipPictures
 
         self.path, columns = Path(path), faces.columns
         lacking = [c for c in ("source", "source_sha256", *MATRIX_COLUMNS) if c not in columns]
         if lacking:
-            raise UserError(f"data.photos={path}: the archive lacks the column {lacking[0]}; prepare it again, or set data.photos=null")
+            raise UserError(
+                f"data.photos={path}: the archive lacks the column {lacking[0]}; prepare it again, "
+                "or set data.photos=null"
+            )
         if not self.path.exists():
-            raise UserError(f"data.photos={path}: no such folder or zip; name what the archive was prepared from, or null for the crops")
+            raise UserError(
+                f"data.photos={path}: no such folder or zip; name what the archive was prepared from, "
+                "or null to judge the crops"
+            )
         self.pictures = FolderPictures(self.path) if self.path.is_dir() else ZipPictures(self.path)
         self.names, self.hashes = columns["source"], columns["source_sha256"]
         cells = [[float(value) for value in columns[c]] for c in MATRIX_COLUMNS]
@@ -104,9 +112,13 @@ class Photos:
         try:
             data = self.pictures.source(name).read()
         except (Missing, OSError) as error:
-            raise UserError(f"data.photos={self.path}: has no {name}; name what the archive was prepared from") from error
+            raise UserError(
+                f"data.photos={self.path}: has no {name}; name what the archive was prepared from"
+            ) from error
         if hashlib.sha256(data).hexdigest() != self.hashes[row]:
-            raise UserError(f"data.photos={self.path}: {name} is not the photo that was prepared; prepare the archive again")
+            raise UserError(
+                f"data.photos={self.path}: {name} is not the photo that was prepared; prepare the archive again"
+            )
         return np.array(upright_rgb(Image.open(io.BytesIO(data))))
 
 
@@ -127,24 +139,29 @@ class Method:
         before = originals.view(rows)
         seeds = [self.seeds[i] for i in rows]
         if originals.photos is None:
-            after, failed = self._crops(before, seeds), np.zeros(len(rows), bool)
+            after, failed = self._crops(before, originals.faces.frame, seeds), np.zeros(len(rows), bool)
         else:
             after, failed = self._photos(before, seeds)
         if self.anonymizer.name != "identity":
             for row, old, new in zip(rows, before.pictures, after.pictures, strict=True):
                 if old.shape == new.shape and np.array_equal(old, new):
-                    raise UserError(f"method {self.anonymizer.name}: {originals.faces.files[row]} came back unchanged; it hides nothing")
+                    file = originals.faces.files[row]
+                    raise UserError(f"method {self.anonymizer.name}: {file} came back unchanged; it hides nothing")
         return after, failed
 
     def _anonymize(self, faces: torch.Tensor, seeds: list[int]) -> torch.Tensor:
         return self.anonymizer.anonymize(faces, policy=self.policy, seeds=seeds, alpha=self.alpha)
 
-    def _crops(self, before: View, seeds: list[int]) -> View:
-        frame, size = self.anonymizer.frame, self.anonymizer.size
-        result = to_uint8(self._anonymize(before.aligned(frame, size), seeds))
-        matrices = align.similarity(before.points, frame, size)
-        points = align.transform_points(torch.from_numpy(before.points), matrices).numpy()
-        return View(list(result.permute(0, 2, 3, 1).cpu().numpy()), points)
+    def _crops(self, before: View, own_frame: str, seeds: list[int]) -> View:
+        """Without photos: the result is brought to the size of the crops that came in."""
+        frame, size, own_size = self.anonymizer.frame, self.anonymizer.size, before.pictures[0].shape[0]
+        if frame != own_frame:
+            raise UserError(
+                f"method {self.anonymizer.name} wants frame {frame!r}, the archive has {own_frame!r}; give data.photos"
+            )
+        faces = to_float(torch.from_numpy(np.stack(before.pictures)).permute(0, 3, 1, 2).contiguous())
+        result = _resized(self._anonymize(_resized(faces, size), seeds), own_size)
+        return View(list(to_uint8(result).permute(0, 2, 3, 1).cpu().numpy()), before.points)
 
     def _photos(self, before: View, seeds: list[int]) -> tuple[View, np.ndarray]:
         from a3gan.anonymizers.anonymizer import Anonymizer, FaceRecord
@@ -154,7 +171,9 @@ class Method:
         product, method = Anonymizer(self.anonymizer), self.anonymizer
         canvases = [picture.copy() for picture in before.pictures]
         boxes = landmark_boxes(before.points)
-        records = [FaceRecord(tuple(b), p, 1.0, s) for b, p, s in zip(boxes.tolist(), before.points, seeds, strict=True)]
+        records = [
+            FaceRecord(tuple(b), p, 1.0, s) for b, p, s in zip(boxes.tolist(), before.points, seeds, strict=True)
+        ]
         crops = [product._align(canvas, record) for canvas, record in zip(canvases, records, strict=True)]
         rows = [i for i, crop in enumerate(crops) if crop is not None]
         if rows:
@@ -169,8 +188,14 @@ class Method:
         return View(canvases, before.points), failed
 
 
+def _resized(images: torch.Tensor, size: int) -> torch.Tensor:
+    if images.shape[-1] == size:
+        return images
+    return F.interpolate(images, (size, size), mode="bicubic", antialias=True, align_corners=False).clamp(-1, 1)
+
+
 def degraded(view: View, name: str) -> View:
-    """`none`: as it is; `jpeg75`: written and read as JPEG of quality 75; `half`: half as wide and high (mean of four pixels)."""
+    """`none`: as it is; `jpeg75`: JPEG of quality 75; `half`: half as wide and high by means of four pixels."""
     if name == "none":
         return view
     pictures = [to_float(torch.from_numpy(picture).permute(2, 0, 1)[None].contiguous()) for picture in view.pictures]

@@ -1,4 +1,4 @@
-"""What an evaluation config says, and the reading of one: who is judged by whom, on which pictures, under which policy."""
+"""What an evaluation config says: who is judged by whom, on which pictures, under which policy."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, ValidationError
 
 from a3gan import config
-from a3gan.config import Count, Positive, Recogniser, Section, key, section
 from a3gan.errors import UserError
+from a3gan.schema import Count, Positive, Recogniser, Section, key, section
 
 METHODS = ("a3gan", "blur", "pixelate", "solid", "identity")
 DEGRADATIONS = ("none", "jpeg75", "half")
@@ -35,7 +35,10 @@ class EvalRun(Section):
 
 class EvalData(Section):
     path: str | None = key(None, "archive of `a3gan prepare`; null = rendered faces")
-    photos: str | None = key(None, "folder or zip it was prepared from: faces are pasted into the photos and those are judged; null = the crops")
+    photos: str | None = key(
+        None,
+        "folder or zip it was prepared from: faces are pasted into the photos and those are judged; null = the crops",
+    )
     split: str = key("test", "split that is judged; people that no training saw")
     max_images: Count = key(0, "use whole people up to about this many pictures, for a quick look; 0 = all")
     synthetic_count: Positive = key(400, "rendered faces, when path is null")
@@ -43,11 +46,21 @@ class EvalData(Section):
     synthetic_size: Positive = key(64, "their side in pixels")
 
 
+class Judge(Recogniser):
+    name: str = key("", "what the tables call it; empty = its kind")
+
+
 class EvalConfig(Section):
-    method: Annotated[list[Method], BeforeValidator(_words)] = key(["a3gan", "identity"], f"of {', '.join(METHODS)}", min_length=1)
+    method: Annotated[list[Method], BeforeValidator(_words)] = key(
+        ["a3gan", "identity"], f"of {', '.join(METHODS)}", min_length=1
+    )
     weights: str | None = key(None, "path or name of the A3GAN checkpoint; null = the shipped one")
-    judges: list[Recogniser] = key([], "recognisers that judge, each {path, kind}; none may have been used in training")
-    attributes_judge: str | None = key(None, "path or name of the attribute network that judges; null = no expression figures")
+    judges: list[Judge] = key(
+        [], "recognisers that judge, each {name, kind, path}; none may have been used in training"
+    )
+    attributes_judge: str | None = key(
+        None, "path or name of the attribute network that judges; null = no expression figures"
+    )
     policy: str = key("", "what stays and what may change; empty = the preset expression")
     alpha: float = key(1.0, "suppression dial", ge=0, le=1)
     seed: Count = key(0, "of the new faces, the bootstrap and the shuffled labels")
@@ -56,7 +69,9 @@ class EvalConfig(Section):
         list(DEGRADATIONS), "what happens to a picture before it is judged", min_length=1
     )
     bootstrap: Positive = key(1000, "replicates behind each interval")
-    min_face: Annotated[int, Field(ge=24)] = key(40, "smallest face the detector looks for, in pixels; half of it at half size")
+    min_face: Annotated[int, Field(ge=24)] = key(
+        40, "smallest face the detector looks for, in pixels; half of it at half size"
+    )
     data: EvalData = section(EvalData, "pictures")
     run: EvalRun = section(EvalRun, "the run: folder, machine")
 
@@ -96,7 +111,10 @@ def _explain(problem: dict[str, Any], origins: dict[str, str], source: str) -> s
         keys = list(config.all_keys(EvalConfig))
 
         def likeness(name: str) -> float:
-            return max(difflib.SequenceMatcher(None, a, b).ratio() for a, b in ((dotted, name), (leaf, name.rsplit(".", 1)[-1])))
+            return max(
+                difflib.SequenceMatcher(None, a, b).ratio()
+                for a, b in ((dotted, name), (leaf, name.rsplit(".", 1)[-1]))
+            )
 
         return f"{where}: unknown key {dotted}; the nearest valid key is {max(keys, key=likeness)}"
     return f"{where}: {dotted}: {problem['msg'].removeprefix('Value error, ')}, got {problem['input']!r}"

@@ -38,8 +38,8 @@ def _round(value: float) -> float | None:
 def threshold_at(impostor: np.ndarray, far: float) -> float:
     """The lowest threshold whose false match rate, share of impostor scores [M] above it, is at most `far`.
 
-    With k = floor(far * M) this is the (k+1)-th highest impostor score; ties with it are rejected. ValueError where M * far < 1: the rate
-    could not be told from zero.
+    With k = floor(far * M) this is the (k+1)-th highest impostor score; ties with it are rejected. ValueError where M
+    * far < 1: the rate could not be told from zero.
     """
     impostor = np.asarray(impostor).ravel()
     allowed = int(np.floor(far * len(impostor) + 1e-9))
@@ -96,7 +96,10 @@ def _crossing(rising: np.ndarray, falling: np.ndarray) -> np.ndarray:
 
 # --- intervals ----------------------------------------------------------------------------------------------------
 def zero_of_n(n: int, level: float = LEVEL) -> float:
-    """Upper bound of a share of which n independent trials showed nothing: 1 - (1 - level)^(1/n) (Clopper-Pearson, one side)."""
+    """Upper bound of a share of which n independent trials showed nothing: 1 - (1 - level)^(1/n).
+
+    The one-sided bound of Clopper and Pearson (1934); about 3 / n at 95 %.
+    """
     if n < 1:
         return 1.0
     return 1.0 - (1.0 - level) ** (1.0 / n)
@@ -115,10 +118,11 @@ def by_person(values: np.ndarray, person: np.ndarray) -> tuple[np.ndarray, np.nd
 
 
 def share(values: np.ndarray, person: np.ndarray, replicates: int = 1000, seed: int = 0) -> Interval:
-    """Mean of `values` [n] in [0, 1] (booleans or shares) with a 95 % percentile interval of the bootstrap over people.
+    """Mean of `values` [n] in [0, 1] with a 95 % percentile interval of the bootstrap over people.
 
-    Where nothing (or everything) was counted the bootstrap has no spread; the open end is then `zero_of_n` with the number of people, which
-    assumes no independence between the pictures of one person. Fewer than two people: 0 to 1, nothing is known.
+    Where nothing (or everything) was counted the bootstrap has no spread; the open end is then `zero_of_n` with the
+    number of people, which assumes no independence between the pictures of one person. Fewer than two people: 0 to 1,
+    nothing is known.
     """
     values, person = np.asarray(values, dtype=np.float64).ravel(), np.asarray(person).ravel()
     if not len(values):
@@ -139,7 +143,7 @@ def share(values: np.ndarray, person: np.ndarray, replicates: int = 1000, seed: 
 def eer_interval(
     genuine: np.ndarray, person: np.ndarray, impostor: np.ndarray, replicates: int = 1000, seed: int = 0
 ) -> Interval:
-    """`eer` with an interval: genuine scores [n] (cosines in [-1, 1]) are drawn by person, the many impostor scores stay."""
+    """`eer` with an interval: genuine scores [n], cosines in [-1, 1], drawn by person; the impostor scores stay."""
     value = eer(genuine, impostor)
     names, index = np.unique(person, return_inverse=True)
     if len(names) < 2:

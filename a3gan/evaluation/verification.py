@@ -1,7 +1,8 @@
 """Who is still recognised: embeddings to privacy figures (P0 to P4 of the protocol).
 
-Terms: the gallery holds the embeddings of the originals, the probe those of the same pictures after a method (and a degradation). Row i and
-row j of different pictures are compared; a picture is never its own partner unless the figure says "same picture".
+Terms: the gallery holds the embeddings of the originals, the probe those of the same pictures after a method (and a
+degradation). Row i and row j of different pictures are compared; a picture is never its own partner unless the figure
+says "same picture".
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ PERMUTATIONS = 20  # shuffles of the labels behind each floor
 class Reference:
     """What the originals fix for one judge, before any result is seen.
 
-    gallery: float32 [N, E], unit length. identity: int64 [N], -1 = unknown (never a partner). thresholds: at `far` on pairs of originals of two people,
-    for the cosine and for its absolute value.
+    gallery: float32 [N, E], unit length. identity: int64 [N], -1 = unknown (never a partner). thresholds: at `far` on
+    pairs of originals of two people, for the cosine and for its absolute value.
     """
 
     gallery: np.ndarray
@@ -55,7 +56,9 @@ def reference(gallery: np.ndarray, identity: np.ndarray, far: float) -> Referenc
     _, impostor = pair_masks(identity)
     scores = cosine(gallery, gallery)[np.triu(impostor)]
     if len(scores) * far < 1:
-        raise UserError(f"far={far:g}: {len(scores)} pairs of two people are too few for this false match rate; use more pictures")
+        raise UserError(
+            f"far={far:g}: {len(scores)} pairs of two people are too few for this false match rate; use more pictures"
+        )
     plain, absolute = (statistics.threshold_at(s, far) for s in (scores, np.abs(scores)))
     return Reference(np.asarray(gallery), identity, far, plain, absolute, len(scores), scores)
 
@@ -63,13 +66,14 @@ def reference(gallery: np.ndarray, identity: np.ndarray, far: float) -> Referenc
 def verification(
     ref: Reference, probe: np.ndarray, found: np.ndarray | None = None, replicates: int = 1000, seed: int = 0
 ) -> dict[str, Interval | float]:
-    """Threshold figures, originals against `probe` [N, E] over all ordered pairs, so that either side is the anonymised one once.
+    """Threshold figures, originals against `probe` [N, E], all ordered pairs: either side is the anonymised one once.
 
-    tar: true match rate above the threshold of the originals (P1); tar_found: the same, a pair whose probe face no detector found (`found` [N])
-    counting as hidden; tar_abs: by |cos| (P3); tar_own: with the threshold at the same rate set on these very impostors, for an attacker who
-    knows what was done; fmr: false match rate at the threshold of the originals; eer, auc: against these impostors; psr: share of genuine
-    pairs matched among originals and no longer matched; same_picture: share of pictures matched with their own original;
-    tar_floor: tar with shuffled labels. Lower is better for privacy but for eer and psr.
+    tar: true match rate above the threshold of the originals (P1); tar_found: the same, a pair whose probe face no
+    detector found (`found` [N]) counting as hidden; tar_abs: by |cos| (P3); tar_own: with the threshold at the same
+    rate set on these very impostors, for an attacker who knows what was done; fmr: false match rate at the threshold
+    of the originals; eer, auc: against these impostors; psr: share of genuine pairs matched among originals and no
+    longer matched; same_picture: share of pictures matched with their own original; tar_floor: tar with shuffled
+    labels. Lower is better for privacy but for eer and psr.
     """
     genuine, impostor = pair_masks(ref.identity)
     scores = cosine(ref.gallery, probe)
@@ -92,7 +96,9 @@ def verification(
     before = cosine(ref.gallery, ref.gallery)[genuine] > ref.threshold
     result["psr"] = share(~matched[before], person[before])
     own = np.diagonal(scores)
-    result["same_picture"] = share(own > ref.threshold, np.where(ref.identity >= 0, ref.identity, -1 - np.arange(len(own))))
+    result["same_picture"] = share(
+        own > ref.threshold, np.where(ref.identity >= 0, ref.identity, -1 - np.arange(len(own)))
+    )
     result["cosine_same_picture"] = float(own.mean())
     result["cosine_genuine"] = float(positive.mean())
     result["cosine_impostor"] = float(negative.mean())
@@ -111,12 +117,15 @@ def _tar_floor(matched: np.ndarray, identity: np.ndarray, seed: int) -> float:
     return float(np.mean(shares))
 
 
-def identification(ref: Reference, probe: np.ndarray, replicates: int = 1000, seed: int = 0) -> dict[str, Interval | float]:
+def identification(
+    ref: Reference, probe: np.ndarray, replicates: int = 1000, seed: int = 0
+) -> dict[str, Interval | float]:
     """Closed-set figures: is the nearest gallery picture of the probe's person?
 
-    rank1: the probe's own original left out of the gallery, probes of people with at least two pictures (P2); rank1_included: every original
-    in the gallery, every known probe (P2); rank1_abs, rank1_opposite: ranked by |cos| and by -cos (P3); rank1_reverse: an original looks for its person
-    among the probes (P4); chance of each kind and rank1_floor: the same with shuffled labels. Lower is better for privacy.
+    rank1: the probe's own original left out of the gallery, probes of people with at least two pictures (P2);
+    rank1_included: every original in the gallery, every known probe (P2); rank1_abs, rank1_opposite: ranked by |cos|
+    and by -cos (P3); rank1_reverse: an original looks for its person among the probes (P4); chance of each kind and
+    rank1_floor: the same with shuffled labels. Lower is better for privacy.
     """
     identity = ref.identity
     known = np.flatnonzero(identity >= 0)

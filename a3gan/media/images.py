@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from PIL import Image, UnidentifiedImageError
 
 from a3gan.errors import UserError
-from a3gan.media.pictures import is_gray
+from a3gan.media.pictures import colour_profile, is_gray
 
 if TYPE_CHECKING:
     from a3gan.anonymizers.anonymizer import Anonymizer
@@ -82,7 +82,7 @@ def anonymize_files(
     inputs: Sequence[str | Path],
     output: str | Path,
     *,
-    weights: str | Path = "a3gan_64",
+    weights: str | Path | None = None,
     policy: str | Policy | None = None,
     seed: int | str = 0,
     alpha: float = 1.0,
@@ -95,16 +95,17 @@ def anonymize_files(
     A photo keeps its name, a folder its tree; format, size and colour profile stay, all other metadata (EXIF with its
     thumbnail, GPS, comments) is dropped, orientation is applied to the pixels. Files are written whole or not at all. A
     bad file is reported and does not stop the others; a photo in which no face is found is written with its pixels as
-    they were, and reported.
+    they were, and reported. Transparency is laid over white, 16 bits become 8, gray stays gray.
 
     Args:
-        weights, policy, seed, alpha, device: as `Anonymizer.from_pretrained` and `Anonymizer.process`.
+        weights, device: as `Anonymizer.from_pretrained`; policy, seed, alpha: as `Anonymizer.process`.
         progress: show a bar on stderr. anonymizer: use this one, with its own weights and device.
 
     Raises:
         UserError: an input that does not exist, no photo at all, two photos with one output, an output that would
             overwrite an input, or a setting that the method does not support. Nothing has been written then.
     """
+    from a3gan.anonymizers.a3gan import DEFAULT_WEIGHTS
     from a3gan.anonymizers.anonymizer import Anonymizer
     from a3gan.data.attributes import Policy
 
@@ -112,7 +113,7 @@ def anonymize_files(
     files, ignored = find_files(inputs, output)
     if isinstance(policy, str):
         policy = Policy.parse(policy)
-    anonymizer = anonymizer or Anonymizer.from_pretrained(weights, device)
+    anonymizer = anonymizer or Anonymizer.from_pretrained(weights or DEFAULT_WEIGHTS, device)
     anonymizer.process([], policy=policy, seed=seed, alpha=alpha)  # impossible settings fail before the first file
     report = FileReport(files, ignored)
     for file in _bar(files, progress):
@@ -140,6 +141,8 @@ def find_files(inputs: Sequence[str | Path], output: Path) -> tuple[list[FileRes
             files.append(FileResult(entry, output / entry.name))
         else:
             raise UserError(f"{entry}: no such file or folder")
+    # A photo named by itself and found in a folder as well is done once.
+    files = list({file.source.resolve(): file for file in reversed(files)}.values())[::-1]
     if not files:
         raise UserError(f"no photo in {', '.join(map(str, inputs)) or 'the inputs'} (looked for {' '.join(SUFFIXES)})")
     _refuse_clashes(files)
@@ -183,12 +186,9 @@ def _one(file: FileResult, anonymizer: Anonymizer, policy: Policy | None, seed: 
 def _kept(picture: Image.Image, kind: str) -> dict:
     """What the new file takes from the old: the colour profile, where it still fits, and JPEG's chroma resolution."""
     options: dict = {}
-    profile = picture.info.get("icc_profile")
-    gray = is_gray(picture)
-    # Bytes 16 to 20 of a profile name its colour space: one of CMYK does not fit the RGB that is written.
-    if profile and profile[16:20] == (b"GRAY" if gray else b"RGB ") and kind not in ("BMP", "PPM", "GIF"):
+    if kind not in ("BMP", "PPM", "GIF") and (profile := colour_profile(picture)):
         options["icc_profile"] = profile
-    if kind == "JPEG" and picture.format in ("JPEG", "MPO") and not gray:
+    if kind == "JPEG" and picture.format in ("JPEG", "MPO") and not is_gray(picture):
         from PIL import JpegImagePlugin
 
         sampling = JpegImagePlugin.get_sampling(picture)

@@ -40,11 +40,14 @@ def to_array(image: Any) -> np.ndarray:
 def restore(array: np.ndarray, source: Any) -> Any:
     """An array [H, W, 3] made by `to_array(source)` and changed since, as the kind of `source`.
 
-    PIL: mode L for gray sources, else RGB, with no metadata. Float tensors keep the exact values of unchanged pixels.
+    PIL: mode L for gray sources, else RGB, with no metadata but a fitting colour profile. Float tensors keep the exact
+    values of unchanged pixels.
     """
     if isinstance(source, Image.Image):
         picture = Image.fromarray(array)
-        return picture.convert("L") if is_gray(source) else picture
+        picture = picture.convert("L") if is_gray(source) else picture
+        picture.info = {"icc_profile": profile} if (profile := colour_profile(source)) else {}
+        return picture
     if isinstance(source, np.ndarray):
         return array
     out = torch.from_numpy(array).permute(2, 0, 1).to(source.device)
@@ -57,3 +60,10 @@ def restore(array: np.ndarray, source: Any) -> Any:
 def is_gray(picture: Image.Image) -> bool:
     """Whether a PIL picture has no colour, at any depth."""
     return picture.mode in ("1", "L", "LA", "La", "I", "F") or picture.mode.startswith("I;16")
+
+
+def colour_profile(picture: Image.Image) -> bytes | None:
+    """A PIL picture's ICC profile, if it still fits the L or RGB that `restore` makes of the picture."""
+    profile = picture.info.get("icc_profile")
+    # Bytes 16 to 20 of a profile name its colour space: one of CMYK describes neither.
+    return profile if profile and profile[16:20] == (b"GRAY" if is_gray(picture) else b"RGB ") else None

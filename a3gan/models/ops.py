@@ -22,25 +22,55 @@ def blur_kernel(taps: tuple[int, ...] = (1, 3, 3, 1)) -> Tensor:
     return two / two.sum()
 
 
+class _UpFirDn(torch.autograd.Function):
+    """``upfirdn2d`` whose gradient is ``upfirdn2d`` with up and down exchanged and the kernel flipped.
+
+    Written out because the library's own gradient of a strided depthwise convolution is many times slower on a CPU
+    (docs/PERFORMANCE.md); as the gradient calls the function itself, it can be differentiated again (R1).
+    """
+
+    @staticmethod
+    def forward(ctx, x: Tensor, kernel: Tensor, up: int, down: int, pad: tuple[int, int, int, int]) -> Tensor:
+        n, c, h, w = x.shape
+        k = kernel.shape[0]
+        left, right, top, bottom = pad
+        if up > 1:
+            stuffed = torch.zeros((n, c, h * up, w * up), dtype=x.dtype, device=x.device)
+            stuffed = stuffed.contiguous(memory_format=_format(x))
+            stuffed[:, :, ::up, ::up] = x
+            x = stuffed
+        if any(pad):
+            x = F.pad(x, pad)
+        weight = kernel.flip(0, 1).to(device=x.device, dtype=x.dtype)
+        weight = weight[None, None].expand(c, 1, k, k).contiguous()
+        y = F.conv2d(x, weight, stride=down, groups=c)
+        back = (
+            k - left - 1, w * up - y.shape[3] * down + left - up + 1,
+            k - top - 1, h * up - y.shape[2] * down + top - up + 1,
+        )
+        ctx.save_for_backward(kernel)
+        ctx.up, ctx.down, ctx.back, ctx.dtype = up, down, back, x.dtype
+        return y
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None, None, None, None]:
+        (kernel,) = ctx.saved_tensors
+        gradient = gradient.to(ctx.dtype)
+        return _UpFirDn.apply(gradient, kernel.flip(0, 1), ctx.down, ctx.up, ctx.back), None, None, None, None
+
+
 def upfirdn2d(x: Tensor, kernel: Tensor, up: int = 1, down: int = 1, pad: tuple[int, int] = (0, 0)) -> Tensor:
     """Insert ``up``-1 zeros after every sample, pad, filter with ``kernel`` (true convolution), keep every ``down``-th.
 
     Args:
-        x: [N, C, H, W]. kernel: [k, k] float. up, down: >= 1. pad: zeros (before, after), the same for both axes, >= 0.
+        x: [N, C, H, W]. kernel: [k, k] float. up, down: >= 1. pad: zeros (before, after), the same for both axes;
+        negative ones crop.
     Returns:
-        [N, C, (H*up + pad0 + pad1 - k) // down + 1, likewise W], in the type of x.
+        [N, C, (H*up + pad0 + pad1 - k) // down + 1, likewise W], in the type of x (autocast's, under autocast).
     """
-    n, c, h, w = x.shape
-    if up > 1:
-        # One zero-stuffing write instead of two interleavings keeps the channels-last layout.
-        stuffed = torch.zeros((n, c, h * up, w * up), dtype=x.dtype, device=x.device).contiguous(memory_format=_format(x))
-        stuffed[:, :, ::up, ::up] = x
-        x = stuffed
-    if pad != (0, 0):
-        x = F.pad(x, (pad[0], pad[1], pad[0], pad[1]))
-    weight = kernel.flip(0, 1).to(device=x.device, dtype=x.dtype)
-    weight = weight[None, None].expand(c, 1, *kernel.shape).contiguous()
-    return F.conv2d(x, weight, stride=down, groups=c)
+    if torch.is_autocast_enabled(x.device.type):
+        x = x.to(torch.get_autocast_dtype(x.device.type))
+    return _UpFirDn.apply(x, kernel, up, down, (*pad, *pad))
 
 
 def _format(x: Tensor) -> torch.memory_format:

@@ -1,10 +1,11 @@
-"""The attribute network: expression, gender, yawning, closed eyes and five landmarks of an aligned face, cheap enough for a loss.
+"""The attribute network: expression, gender, yawning, closed eyes and five landmarks, cheap enough for a loss.
 
-Two backbones, so that the network used in a loss and the one that judges share neither layers nor seed: 'plain' (a stack of convolutions with
-ReLU) and 'residual' (basic residual blocks with SiLU). Both run at 64 px in the frame `face`, about 35 M multiply-adds and 0.5 M parameters.
+Two backbones, so that the network used in a loss and the one that judges share neither layers nor seed: 'plain' (a
+stack of convolutions with ReLU) and 'residual' (basic residual blocks with SiLU). Both run at 64 px in the frame
+`face`, with about 40 M multiply-adds and 0.5 M parameters.
 
-The eyes head is a branch of its own that sees two small grey, contrast-normalised crops around the eyes and nothing else: closed and open eyes
-come from different collections, and anything beside the eye region gives the collection away.
+The eyes head is a branch of its own that sees two small grey, contrast-normalised crops around the eyes and nothing
+else: closed and open eyes come from different collections, and anything beside the eyes gives the collection away.
 """
 
 from __future__ import annotations
@@ -72,7 +73,7 @@ TRUNKS = {"plain": _plain_trunk, "residual": _residual_trunk}
 
 
 def resize(x: Tensor, size: int) -> Tensor:
-    """Square images [N,C,S,S] -> [N,C,size,size]: area average when shrinking by a whole factor, else antialiased bilinear."""
+    """Square images [N,C,S,S] -> [N,C,size,size]: area average for whole factors, else antialiased bilinear."""
     side = x.shape[-1]
     if side == size:
         return x
@@ -84,18 +85,19 @@ def resize(x: Tensor, size: int) -> Tensor:
 def eye_crops(x: Tensor, centres: Tensor) -> Tensor:
     """Grey, contrast-normalised crops around both eyes; the right one mirrored, so that one branch reads both.
 
-    x [N,3,S,S] in [-1,1]; centres [N,2,2] in units of the side (x, y) -> [2N,1,20,24], mean 0 and standard deviation about 1.
-    The first N rows are left eyes ("left" as seen in the picture).
+    x [N,3,S,S] in [-1,1]; centres [N,2,2] in units of the side (x, y) -> [2N,1,20,24], mean 0, deviation about 1. The
+    first N rows are left eyes ("left" as seen in the picture).
     """
     n, (height, width) = x.shape[0], EYE_CROP
+    x = x.float()  # crops of a few px: bfloat16 would round their grid
     grey = (x * x.new_tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)).sum(1, keepdim=True)
     ys = torch.linspace(-1, 1, height, device=x.device, dtype=x.dtype) * (2 * EYE_HALF[0])
     xs = torch.linspace(-1, 1, width, device=x.device, dtype=x.dtype) * (2 * EYE_HALF[1])
     gy, gx = torch.meshgrid(ys, xs, indexing="ij")
-    offsets = torch.stack((torch.stack((gx, gy), -1), torch.stack((-gx, gy), -1)))  # [2,h,w,2], in grid units (side = 2)
+    offsets = torch.stack((torch.stack((gx, gy), -1), torch.stack((-gx, gy), -1)))  # [2,h,w,2], the side is 2
     grid = (centres.to(x.dtype) * 2 - 1)[:, :, None, None] + offsets  # [N,2,h,w,2]
     grid = grid.transpose(0, 1).reshape(2 * n, height, width, 2)
-    crops = F.grid_sample(torch.cat((grey, grey)), grid, mode="bilinear", padding_mode="reflection", align_corners=False)
+    crops = F.grid_sample(torch.cat((grey, grey)), grid, padding_mode="reflection", align_corners=False)
     crops = crops - crops.mean((2, 3), keepdim=True)
     # 0.05 of the range [-1,1]: keeps a flat patch from being blown up to pure noise.
     return crops / (crops.square().mean((2, 3), keepdim=True) + 0.05**2).sqrt()
@@ -120,7 +122,8 @@ class EyeBranch(nn.Module):
 class AttributeNetwork(nn.Module):
     """Aligned faces [N,3,S,S] in [-1,1], frame `face`, S >= 32 -> dict of heads (see `forward`).
 
-    backbone: "plain" or "residual" (else ValueError); width: channels of the first layer, the others follow (24 = the shipped size).
+    backbone: "plain" or "residual" (else ValueError); width: channels of the first layer, the others follow (24 = the
+    shipped size).
     """
 
     def __init__(self, backbone: str = "plain", width: int = 24) -> None:
@@ -133,7 +136,8 @@ class AttributeNetwork(nn.Module):
         activation = "relu" if backbone == "plain" else "silu"
         # The face is aligned, so the place on the 4x4 map carries meaning: flatten rather than pool.
         self.squeeze = Unit(channels[-1], 32, 1, activation=activation)
-        self.hidden = nn.Sequential(nn.Linear(32 * 16, 96), nn.ReLU() if backbone == "plain" else nn.SiLU(), nn.Dropout(0.3))
+        bend = nn.ReLU() if backbone == "plain" else nn.SiLU()
+        self.hidden = nn.Sequential(nn.Linear(32 * 16, 96), bend, nn.Dropout(0.3))
         self.classes = nn.Linear(96, len(EXPRESSIONS) + 2)
         self.point_squeeze = Unit(channels[-2], 16, 1, activation=activation)
         self.points = nn.Linear(16 * 64 + 32 * 16, 10)
@@ -153,9 +157,10 @@ class AttributeNetwork(nn.Module):
         return maps
 
     def forward(self, x: Tensor, eyes: Tensor | None = None) -> dict[str, Tensor]:
-        """Heads of x: expression [N,3] logits (neutral, happiness, other), gender, yawning and eyes_closed [N] logits, landmarks [N,5,2].
+        """Heads of x, float32: expression [N,3] logits (neutral, happiness, other); gender (positive = male), yawning
+        and eyes_closed [N] logits; landmarks [N,5,2] in units of the side.
 
-        landmarks are in units of the side; eyes [N,2,2] are eye centres in the same units where they are known (training), else the frame's.
+        eyes [N,2,2]: eye centres in the same units where they are known (training), else the frame's are taken.
         """
         return self.heads(self.features(x), x, eyes)
 
@@ -185,12 +190,13 @@ class AttributeNetwork(nn.Module):
 def load_attributes(name_or_path: str | Path, device: str | torch.device = "cpu") -> AttributeNetwork:
     """A trained attribute network by path or shipped name: float32, frozen, batch norms folded, channels last.
 
-    `.family` ('attributes_plain' or 'attributes_residual') and `.fingerprint` serve `guard`. Raises UserError for a file of another stage.
+    `.family` ('attributes_plain' or 'attributes_residual') and `.fingerprint` serve `guard`. Raises UserError for a
+    file of another stage.
     """
     path = checkpoint.resolve(name_or_path)
     tensors, meta = checkpoint.load(path)
     if "backbone" not in meta:
-        raise UserError(f"{path}: not an attribute network (stage {meta.get('stage')!r}); train one with stage: attributes")
+        raise UserError(f"{path}: not an attribute network (stage {meta.get('stage')!r}); train one: stage attributes")
     network = AttributeNetwork(meta["backbone"], meta["width"])
     checkpoint.load_into(network, tensors, "attributes", path)
     network.family = f"attributes_{meta['backbone']}"

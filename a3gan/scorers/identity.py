@@ -1,7 +1,7 @@
 """Face recognisers as frozen, differentiable scorers: aligned faces in, unit embeddings out.
 
-Each recogniser was trained on crops of its own. Ours are aligned to a frame, so that one fixed affine map per recogniser and frame leads from
-the frame's five points to the recogniser's: no detector, no per-image transform.
+Each recogniser was trained on crops of its own. Ours are aligned to a frame, so that one fixed affine map per
+recogniser and frame leads from the frame's five points to the recogniser's: no detector, no per-image transform.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ KINDS = ("mobilefacenet_a", "mobilefacenet_b", "facenet", "small")
 
 @dataclass(frozen=True)
 class Crop:
-    """What a recogniser wants to see: size in px, five points in px of that crop (centre of the first pixel = 0), normalisation."""
+    """What a recogniser wants to see: size in px, five points in px of it (centre of the first = 0), normalisation."""
 
     height: int
     width: int
@@ -35,6 +35,8 @@ class Crop:
 
 
 _A = ((30.3, 51.7), (65.5, 51.5), (48.0, 71.7), (33.5, 92.4), (62.7, 92.2))
+# Mean places of the points in MTCNN's boxes, as shares of width and height; measured on 61 LFW photos, made symmetric.
+_BOX = ((0.275, 0.387), (0.725, 0.387), (0.5, 0.588), (0.298, 0.751), (0.702, 0.751))
 _IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # of an image in 0..1
 
 CROPS: dict[str, Crop] = {
@@ -44,17 +46,14 @@ CROPS: dict[str, Crop] = {
         112, 112, tuple((x + 8, y) for x, y in _A),
         mean=tuple(2 * m - 1 for m in _IMAGENET[0]), std=tuple(2 * s for s in _IMAGENET[1]),
     ),
-    # facenet-pytorch crops MTCNN's box and stretches it to 160x160; the points are their mean place in such boxes, measured on 61 LFW photos.
-    "facenet": Crop(
-        160, 160, tuple((159 * x, 159 * y) for x, y in ((0.275, 0.387), (0.725, 0.387), (0.5, 0.588), (0.298, 0.751), (0.702, 0.751))),
-        std=(128 / 127.5,) * 3, stretch=True,
-    ),
+    # facenet-pytorch crops MTCNN's box and stretches it to 160x160.
+    "facenet": Crop(160, 160, tuple((159 * x, 159 * y) for x, y in _BOX), std=(128 / 127.5,) * 3, stretch=True),
     "small": Crop(64, 64, tuple((64 * x - 0.5, 64 * y - 0.5) for x, y in FRAMES["face"])),
 }  # fmt: skip
 
 
 def crop_matrix(crop: Crop, frame: str) -> Tensor:
-    """Least-squares map [2,3], float64, from pixels of the crop to units of the frame; ValueError for an unknown frame."""
+    """Least-squares map [2,3], float64, from pixels of the crop to units of the frame; ValueError: unknown frame."""
     if frame not in FRAMES:
         raise ValueError(f"unknown frame {frame!r}; known: {', '.join(FRAMES)}")
     source = torch.tensor(crop.points, dtype=torch.float64)
@@ -73,7 +72,8 @@ def crop_matrix(crop: Crop, frame: str) -> Tensor:
 class Recogniser(nn.Module):
     """A frozen recogniser: faces [N,3,S,S] in [-1,1] of a frame -> unit embeddings [N,E], differentiable in x.
 
-    family: kind of network and training; fingerprint: family and hash of the weights (see `guard`); licence: what is known of the weights.
+    family: kind of network and training; fingerprint: family and hash of the weights (see `guard`); licence: what is
+    known of the weights.
     """
 
     def __init__(self, network: nn.Module, kind: str, digest: str, licence: str = "unknown; research use") -> None:
@@ -105,21 +105,24 @@ class Recogniser(nn.Module):
         step = float(grid[0, 0, 1, 0] - grid[0, 0, 0, 0]) / 2 * side
         if step >= 2:
             x = F.avg_pool2d(x, int(step))
-        crop = F.grid_sample(x.float(), grid.expand(x.shape[0], -1, -1, -1), padding_mode="reflection", align_corners=False)
+        grid = grid.expand(x.shape[0], -1, -1, -1)
+        crop = F.grid_sample(x.float(), grid, padding_mode="reflection", align_corners=False)
         return (crop - self.mean) / self.std
 
-    def forward(self, x: Tensor, frame: str = "face") -> Tensor:
+    def forward(self, x: Tensor, frame: str = "face", mirror: bool = True) -> Tensor:
+        """Unit embeddings [N,E]; mirror=False leaves out the mirror image that some add: half the work, for losses."""
         crop = self.crops(x, frame).contiguous(memory_format=torch.channels_last)
         embedding = self.network(crop)
-        if self.crop.mirror:
+        if self.crop.mirror and mirror:
             embedding = embedding + self.network(crop.flip(-1))
         return F.normalize(embedding.float())
 
 
 def load_recogniser(name_or_path: str | Path, kind: str) -> Recogniser:
-    """A recogniser of one of `KINDS` from a file (or a shipped name for 'small'; 'facenet' downloads when the name is empty).
+    """A recogniser of one of `KINDS` from a file.
 
-    Raises UserError for an unknown kind, a missing or foreign file, or a download that fails.
+    'small' also takes a shipped name ('' = identity_small); 'facenet' also '', 'vggface2' or 'casia-webface', which
+    download. Raises UserError for an unknown kind, a missing or foreign file, or a download that fails.
     """
     if kind not in KINDS:
         raise UserError(f"scorers.recognisers: kind {kind!r} is unknown; choose one of {', '.join(KINDS)}")
@@ -144,7 +147,7 @@ def _load_mobilefacenet(path: Path, kind: str) -> Recogniser:
     except (SafetensorError, ValueError, OSError) as error:
         raise UserError(f"{path}: not a whole file of published MobileFaceNet weights ({error})") from error
     if kind != f"mobilefacenet_{layout}":
-        raise UserError(f"{path}: these are weights of mobilefacenet_{layout}, not of {kind}; set the recogniser's kind to that")
+        raise UserError(f"{path}: these are weights of mobilefacenet_{layout}, not of {kind}; set the kind to that")
     return Recogniser(network, kind, fingerprint(kind, state), "no licence stated; research use")
 
 
@@ -155,7 +158,8 @@ def _load_small(name_or_path: str | Path) -> Recogniser:
     path = checkpoint.resolve(name_or_path or "identity_small")
     tensors, meta = checkpoint.load(path)
     if meta.get("stage") != "identity":
-        raise UserError(f"{path}: a checkpoint of stage {meta.get('stage')!r}, not a recogniser; train one with stage: identity")
+        stage = meta.get("stage")
+        raise UserError(f"{path}: a checkpoint of stage {stage!r}, not a recogniser; train one with stage: identity")
     network = checkpoint.load_into(SmallIdentity(meta["width"], meta["dim"]), tensors, "identity", path)
     fold(network.eval())
     network = network.to(memory_format=torch.channels_last)
@@ -163,7 +167,7 @@ def _load_small(name_or_path: str | Path) -> Recogniser:
 
 
 def facenet_network(pretrained: str | None = "vggface2") -> nn.Module:
-    """facenet-pytorch's InceptionResnetV1; `pretrained` = 'vggface2' or 'casia-webface' downloads into torch's hub cache, None = random."""
+    """facenet-pytorch's InceptionResnetV1; 'vggface2' and 'casia-webface' download into its cache, None = random."""
     try:
         from facenet_pytorch import InceptionResnetV1
     except ImportError as error:
@@ -172,7 +176,8 @@ def facenet_network(pretrained: str | None = "vggface2") -> nn.Module:
         return InceptionResnetV1(pretrained=pretrained)
     except (OSError, RuntimeError) as error:  # URLError is an OSError; a cut cache file gives RuntimeError
         raise UserError(
-            f"scorers.recognisers: the weights of facenet ({pretrained}) could not be downloaded ({error}); connect once, or use another kind"
+            f"scorers.recognisers: the weights of facenet ({pretrained}) could not be downloaded ({error}); "
+            "connect once, give a file, or use another kind"
         ) from error
 
 
@@ -189,4 +194,5 @@ def _load_facenet(name: str) -> Recogniser:
         network = facenet_network(name or "vggface2")
     else:
         raise UserError(f"{name}: no such file; facenet takes 'vggface2', 'casia-webface' or the path of its weights")
-    return Recogniser(network, "facenet", fingerprint("facenet", network.state_dict()), "MIT code; weights trained on VGGFace2 or CASIA, research use")
+    digest = fingerprint("facenet", network.state_dict())
+    return Recogniser(network, "facenet", digest, "MIT code; weights trained on VGGFace2 or CASIA, research use")

@@ -1,7 +1,8 @@
 """MobileFaceNet (Chen et al. 2018, "MobileFaceNets", Table 1) for two published sets of weights.
 
-One network of ours; two small tables translate the names that the published files use. They differ in activation (PReLU or ReLU6), in the
-first depthwise stage (with or without a 1x1 convolution behind it), in the last kernel (7x6 or 7x7) and in where the embedding is normalised.
+One network of ours; two small tables translate the names that the published files use. They differ in activation
+(PReLU or ReLU6), in the first depthwise stage (with or without a 1x1 convolution behind it), in the last kernel (7x6 or
+7x7) and in a bias before the last norm.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from a3gan.scorers.blocks import Unit, fold
+from a3gan.scorers.frozen import freeze
 
 # Table 1 of the paper: (expansion, channels out, repeats, stride of the first).
 BOTTLENECKS = ((2, 64, 5, 2), (4, 128, 1, 2), (2, 128, 6, 1), (4, 128, 1, 2), (2, 128, 2, 1))
@@ -77,9 +79,10 @@ class MobileFaceNet(nn.Module):
     def __init__(self, layout: str = "a") -> None:
         super().__init__()
         spec = LAYOUTS[layout]
-        self.stem = Unit(3, 64, 3, 2, activation="prelu" if layout == "a" else "relu6")
+        self.stem = Unit(3, 64, 3, 2, activation=spec.activation)
         self.stem_depthwise = Unit(64, 64, 3, groups=64, activation=spec.stem_activation)
-        self.stem_pointwise = Unit(64, 64, 1, activation=spec.stem_activation) if spec.stem_pointwise else nn.Identity()
+        pointwise = Unit(64, 64, 1, activation=spec.stem_activation) if spec.stem_pointwise else nn.Identity()
+        self.stem_pointwise = pointwise
         blocks, channels = [], 64
         for expansion, cout, repeats, stride in BOTTLENECKS:
             for i in range(repeats):
@@ -104,7 +107,7 @@ def detect_layout(keys: list[str]) -> str | None:
 
 
 def from_published(state: dict[str, Tensor]) -> tuple[MobileFaceNet, str]:
-    """Build the network for a published state dict and load it, folded and frozen. Raises ValueError for other names."""
+    """The network of a published state dict and its layout; folded and frozen. Raises ValueError for other names."""
     layout = detect_layout(list(state))
     if layout is None:
         raise ValueError("these tensors are of neither known MobileFaceNet layout")
@@ -118,5 +121,5 @@ def from_published(state: dict[str, Tensor]) -> tuple[MobileFaceNet, str]:
         network.load_state_dict(renamed)
     except RuntimeError as error:
         raise ValueError(f"MobileFaceNet layout {layout}: {error}") from error
-    fold(network.eval().requires_grad_(False))
+    freeze(fold(network.eval().requires_grad_(False)))
     return network.to(memory_format=torch.channels_last), layout

@@ -1,4 +1,4 @@
-"""Perceptual distances: over the features of a network of ours, or LPIPS (Zhang et al. 2018) where its weights are at hand."""
+"""Perceptual distances: over the features of a network of ours, or LPIPS (Zhang et al. 2018) with its weights."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ FeaturesFn = Callable[[Tensor], Sequence[Tensor]]
 
 
 def feature_distance(a: Sequence[Tensor], b: Sequence[Tensor], mask: Tensor | None = None) -> Tensor:
-    """LPIPS' distance with all weights 1: mean over layers and places of |a/|a| - b/|b||^2, [N], in 0..4, lower is more alike.
+    """LPIPS' distance with all weights 1: mean over layers and places of |a/|a| - b/|b||^2, [N], 0..4, lower = closer.
 
-    a, b: feature maps [N,C,H,W] of several layers; mask [N,1,S,S] or [1,1,S,S]: weight of every place (1 = as without), shrunk by area.
+    a, b: feature maps [N,C,H,W] of several layers; mask [N,1,S,S] or [1,1,S,S]: weight of every place (1 = as without),
+    shrunk by area.
     """
     total = a[0].new_zeros(a[0].shape[0], dtype=torch.float32)
     for one, other in zip(a, b, strict=True):
@@ -35,12 +36,12 @@ def _unit(x: Tensor) -> Tensor:
 
 
 def perceptual(x: Tensor, y: Tensor, features_fn: FeaturesFn, mask: Tensor | None = None) -> Tensor:
-    """`feature_distance` of the features of x and y [N,3,S,S] in [-1,1]; `features_fn` gives the maps, e.g. AttributeNetwork.features."""
+    """`feature_distance` [N] of x and y [N,3,S,S] in [-1,1]; `features_fn` gives maps, as AttributeNetwork.features."""
     return feature_distance(features_fn(x), features_fn(y), mask)
 
 
 class Lpips(nn.Module):
-    """LPIPS on AlexNet: (x, y, mask=None) -> [N], lower is more alike; x, y [N,3,S,S] in [-1,1], mask [N,1,S,S] weights."""
+    """LPIPS on AlexNet: (x, y, mask=None) -> [N], lower is closer; x, y [N,3,S,S] in [-1,1], mask [N,1,S,S] weights."""
 
     family = "lpips_alex"
 
@@ -54,14 +55,16 @@ class Lpips(nn.Module):
 
 
 def load_lpips(backbone: str | Path | None = None) -> Lpips:
-    """LPIPS with AlexNet's ImageNet weights from a local file (torchvision's state dict, .pth or .safetensors) or by torchvision's download.
+    """LPIPS with AlexNet's ImageNet weights.
 
+    backbone: a local file (torchvision's state dict, .pth or .safetensors); None = torchvision downloads it.
     Raises UserError where lpips is not installed, the file is foreign, or nothing can be downloaded.
     """
     try:
         import lpips
     except ImportError as error:
-        raise UserError("scorers.perceptual: lpips is not installed; pip install lpips, or set it to 'attributes'") from error
+        text = "scorers.perceptual: lpips is not installed; pip install lpips, or set it to 'attributes'"
+        raise UserError(text) from error
     if backbone is None:
         try:
             return Lpips(lpips.LPIPS(net="alex", spatial=True, verbose=False))
@@ -78,7 +81,7 @@ def load_lpips(backbone: str | Path | None = None) -> Lpips:
 def _load_alexnet(slices: nn.Module, path: Path) -> None:
     """Copy `features.<i>.*` into lpips' slices, which keep torchvision's numbers as names."""
     if not path.is_file():
-        raise UserError(f"scorers.lpips_backbone: {path} does not exist; give AlexNet's weights as torchvision stores them")
+        raise UserError(f"scorers.lpips_backbone: {path} does not exist; give torchvision's AlexNet weights")
     state = _read_tensors(path)
     for name, layer in slices.named_modules():
         if isinstance(layer, nn.Conv2d):
@@ -86,7 +89,8 @@ def _load_alexnet(slices: nn.Module, path: Path) -> None:
             try:
                 layer.load_state_dict({key: state[f"features.{number}.{key}"] for key in ("weight", "bias")})
             except (KeyError, RuntimeError) as error:
-                raise UserError(f"scorers.lpips_backbone: {path} is not torchvision's AlexNet (features.{number}: {error})") from error
+                text = f"scorers.lpips_backbone: {path} is not torchvision's AlexNet (features.{number}: {error})"
+                raise UserError(text) from error
 
 
 def _read_tensors(path: Path) -> dict[str, Tensor]:

@@ -1,6 +1,7 @@
-"""Our own small recogniser: 64 px aligned faces to 128-d unit embeddings, about 35 M multiply-adds. Weak, and only for what weak will do.
+"""Our own small recogniser: 64 px aligned faces to 128-d unit embeddings, about 40 M multiply-adds. It is weak.
 
-It ties tracks in video, gives the residual similarity of an account, and is the identity loss where no other recogniser is at hand.
+It ties tracks in video, gives the residual similarity of an account, and is the identity loss where no other
+recogniser is at hand. It judges nothing.
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ class _Block(nn.Module):
 class SmallIdentity(nn.Module):
     """Aligned faces [N,3,64,64] in [-1,1], frame `face` -> unit embeddings [N,dim].
 
-    width: channels of the first layer, the others follow (32 = the shipped size, about 0.8 M parameters); dim: width of the embedding.
+    width: channels of the first layer, the others follow (32 = the shipped size, 0.6 M parameters); dim: width of the
+    embedding.
     """
 
     def __init__(self, width: int = 32, dim: int = 128) -> None:

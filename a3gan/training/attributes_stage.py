@@ -1,8 +1,9 @@
 """Stage `attributes`: trains the attribute network on whatever labels a mixture of data sets has.
 
-Three confounds are met here. Closed and open eyes come from different collections: the eyes head sees small grey crops only (see
-scorers/attributes.py), and every picture is brought to one of a few random low resolutions, drawn without regard to its class. Small faces are
-29 % of `yawn` and 2 % of `no_yawn`: the same random resolutions equalise them. Watermarks: outside the eye crops.
+Three confounds are met here. Closed and open eyes come from different collections: the eyes head sees small grey crops
+only (see scorers/attributes.py), and three pictures of four are brought to a random lower resolution, drawn without
+regard to the class. Small faces are 29 % of `yawn` and 2 % of `no_yawn`: the same random resolutions equalise them.
+Watermarks lie outside the eye crops.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ LABEL_SMOOTHING = {"expression": 0.1, "gender": 0.05, "yawning": 0.05, "eyes_clo
 
 
 def sample_weights(targets: dict[str, Tensor]) -> Tensor:
-    """How often each image is drawn: float [N], 1 / sqrt(count of its joint label), so that small classes and sets are not drowned."""
+    """How often each image is drawn: float [N], 1 / sqrt(count of its joint label), for small classes and sets."""
     keys = torch.stack([torch.nan_to_num(targets[name], nan=-1.0) for name in HEADS], 1)
     _, inverse, counts = keys.unique(dim=0, return_inverse=True, return_counts=True)
     return counts[inverse].double().rsqrt()
@@ -45,7 +46,7 @@ def random_matrices(n: int, degrees: float = 10.0, scale: float = 0.13, shift: f
 
 
 def warp(x: Tensor, matrices: Tensor, size: int) -> Tensor:
-    """Sample x [N,3,S,S] at `matrices` (new to old, centred units) into [N,3,size,size] or S where S < size; reflected borders."""
+    """Sample x [N,3,S,S] at `matrices` (new to old, centred units), borders reflected; shrunk to `size`."""
     side = x.shape[-1]
     # For affine_grid the side is 2, so that the shift doubles.
     theta = torch.cat((matrices[:, :, :2], 2 * matrices[:, :, 2:]), 2).to(x)
@@ -60,15 +61,8 @@ def move_points(points: Tensor, matrices: Tensor) -> Tensor:
     return ((points.double() - 0.5 - matrices[:, None, :, 2].double()) @ inverse.transpose(1, 2) + 0.5).float()
 
 
-def flip(x: Tensor, points: Tensor, which: Tensor) -> tuple[Tensor, Tensor]:
-    """Mirror the pictures where `which` [N] is true; their points swap sides."""
-    mirrored = points[:, [1, 0, 2, 4, 3]].clone()
-    mirrored[..., 0] = 1 - mirrored[..., 0]
-    return torch.where(which[:, None, None, None], x.flip(-1), x), torch.where(which[:, None, None], mirrored, points)
-
-
 def low_resolutions(x: Tensor, groups: int = 8, smallest: int = 20) -> Tensor:
-    """Bring each group of rows to a random lower resolution and back; a quarter of the groups stay. Rows must be in random order."""
+    """Each group of rows to a random lower resolution and back; a quarter stays. Rows must be in random order."""
     side = x.shape[-1]
     parts = []
     for i, part in enumerate(x.chunk(groups)):
@@ -81,7 +75,7 @@ def low_resolutions(x: Tensor, groups: int = 8, smallest: int = 20) -> Tensor:
 
 
 def recolour(x: Tensor) -> Tensor:
-    """Random gamma, brightness, contrast, tint, saturation (a sixth grey) and noise; [N,3,S,S] in [-1,1] stays there."""
+    """Random gamma, brightness, contrast, tint, saturation (a sixth grey) and noise; stays in [-1,1]."""
     n = x.shape[0]
 
     def around(low: float, high: float, channels: int = 1) -> Tensor:
@@ -100,12 +94,16 @@ def recolour(x: Tensor) -> Tensor:
 def augment(x: Tensor, points: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Training view of aligned faces.
 
-    x [N,3,S,S], points [N,5,2] -> (pictures [N,3,64,64], their points, eye centres [N,2,2] for the eyes head). The eye centres are the frame's,
-    moved with the picture, plus a jitter of 1.5 % of the side: the crops the head will see later, where the frame is all that is known.
+    x [N,3,S,S], points [N,5,2] -> (pictures [N,3,64,64], their points, eye centres [N,2,2] for the eyes head). The
+    eye centres are the frame's, moved with the picture, plus a jitter of 1.5 % of the side: the crops that the head
+    will see later, where the frame is all that is known. Points of mirrored pictures are NaN: MTCNN's points sit about
+    2 % of the eye distance to one side, and mirrored labels would contradict the others.
     """
     n = x.shape[0]
     matrices = random_matrices(n)
-    x, points = flip(x, points, (torch.rand(n) < 0.5).to(x.device))
+    mirrored = (torch.rand(n) < 0.5).to(x.device)
+    x = torch.where(mirrored[:, None, None, None], x.flip(-1), x)
+    points = points.masked_fill(mirrored[:, None, None], float("nan"))
     frame_eyes = torch.tensor(((1 / 3, 0.35), (2 / 3, 0.35))).expand(n, 2, 2)
     eyes = move_points(frame_eyes, matrices) + torch.randn(n, 2, 2) * 0.015
     x = recolour(low_resolutions(warp(x, matrices, SIZE)))
@@ -115,7 +113,7 @@ def augment(x: Tensor, points: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 def attribute_losses(outputs: dict[str, Tensor], targets: dict[str, Tensor], points: Tensor) -> dict[str, Tensor]:
     """Mean loss of every head over the rows that have its label (0 where none has): cross-entropies and landmarks.
 
-    targets: float [N], NaN = missing. landmarks: mean L1 over the eye distance of the frame, so 0.05 is 5 %.
+    targets: float [N], points [N,5,2], NaN = missing. landmarks: mean L1 over the eye distance, so 0.05 is 5 %.
     """
     losses = {}
     for name in HEADS:
@@ -129,7 +127,9 @@ def attribute_losses(outputs: dict[str, Tensor], targets: dict[str, Tensor], poi
         else:
             smooth = LABEL_SMOOTHING[name]
             losses[name] = F.binary_cross_entropy_with_logits(value, target[known] * (1 - smooth) + smooth / 2)
-    losses["landmarks"] = (outputs["landmarks"] - points).abs().mean() / EYE_DISTANCE
+    known = ~points.isnan()
+    distance = torch.where(known, outputs["landmarks"] - points.nan_to_num(), 0.0).abs()
+    losses["landmarks"] = distance.sum() / known.sum().clamp(min=1) / EYE_DISTANCE
     return losses
 
 
@@ -200,6 +200,7 @@ class AttributesStage(Stage):
 
     def inference_state(self, nets: dict[str, nn.Module]) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Half-precision weights (about 1.1 MB) and what `load_attributes` needs to rebuild the network."""
-        tensors = {f"attributes.{k}": v.half() if v.is_floating_point() else v for k, v in nets["attributes"].state_dict().items()}
+        state = nets["attributes"].state_dict()
+        tensors = {f"attributes.{k}": v.half() if v.is_floating_point() else v for k, v in state.items()}
         model = self.cfg.model.attributes
-        return tensors, {"backbone": model.backbone, "width": model.width, "frame": self.cfg.data.frame, "size": SIZE, "scorers": []}
+        return tensors, {"backbone": model.backbone, "width": model.width, "frame": self.cfg.data.frame}

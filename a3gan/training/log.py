@@ -12,6 +12,7 @@ from pathlib import Path
 from torch import Tensor
 
 logger = logging.getLogger(__name__)
+_TOTALS = ("loss", "loss/total", "generator/loss")  # the one number beside the bar
 _PLAIN_EVERY = 30.0  # seconds between progress lines where no terminal shows the bar
 
 
@@ -44,7 +45,7 @@ class RunLog:
             for name, value in values.items():
                 self.events.add_scalar(f"{kind}/{name}", value, images)
         if not self.silent:
-            loss = values.get("loss")
+            loss = next((value for name, value in values.items() if name in _TOTALS), None)
             self.bar.set_postfix_str("" if loss is None else f"loss {loss:.4g}")
         elif kind != "train" or time.monotonic() - self.spoken > _PLAIN_EVERY:
             self.spoken = time.monotonic()

@@ -67,19 +67,22 @@ class LossScorers(nn.Module):
         return feature_distance(seen_x.features, seen_y.features, mask)
 
     def embed(self, x: Tensor, disturb: bool = False) -> list[Tensor]:
-        """R_j(x) [N, E_j] of every recogniser; ``disturb``: through T, random JPEG, blur and resize, against
-        invisible noise that fools one recogniser alone."""
+        """R_j(x) [N, E_j] of every recogniser, of the picture alone where it would also see the mirror image.
+
+        disturb: through T, random JPEG, blur and resize, against invisible noise that fools one recogniser alone.
+        """
         if disturb:
             x = random_transform(x)
-        return [recogniser(x, self.frame) for recogniser in self.recognisers]
+        return [recogniser(x, self.frame, mirror=False) for recogniser in self.recognisers]
 
     @torch.no_grad()
     def embed_all(self, faces: FaceSet, device: torch.device) -> list[Tensor]:
-        """R_j of a whole data set, [count, E_j] on the device: the originals never change, so once is enough."""
-        parts = [
-            self.embed(faces.fetch(torch.arange(i, min(i + CHUNK, len(faces)))).to(device))
-            for i in range(0, len(faces), CHUNK)
-        ]
+        """R_j of a whole data set, mirror image included, [count, E_j] on the device: the originals never change, so
+        once is enough."""
+        parts = []
+        for rows in torch.arange(len(faces)).split(CHUNK):
+            x = faces.fetch(rows).to(device)
+            parts.append([recogniser(x, self.frame) for recogniser in self.recognisers])
         return [torch.cat(of_one).float() for of_one in zip(*parts, strict=True)]
 
     @staticmethod

@@ -42,6 +42,12 @@ def train(cfg: Config, max_minutes: float | None = None, fresh: bool = False) ->
     (inference), state.safetensors (resume) and, when complete, metrics.json.
     """
     deadline = None if max_minutes is None else time.monotonic() + 60 * max_minutes
+    with StopSignal() as stop:
+        _train(cfg, fresh, lambda: stop.asked or (deadline is not None and time.monotonic() >= deadline))
+    return cfg.run_dir
+
+
+def _train(cfg: Config, fresh: bool, stop: Callable[[], bool]) -> None:
     device = prepare_device(cfg)
     folder = cfg.run_dir
     if fresh and folder.exists():
@@ -54,11 +60,9 @@ def train(cfg: Config, max_minutes: float | None = None, fresh: bool = False) ->
     logger.info("%s: %d faces, %s, from %d images on, in %s", cfg.stage, len(data.files), device, images_seen, folder)
     log = RunLog(folder, images_seen, cfg.train.total_images, cfg.run.tensorboard)
     try:
-        with StopSignal() as stop:
-            Loop(cfg, stage, ema, data, device, folder, log).run(images_seen, lambda: stop.asked or _past(deadline))
+        Loop(cfg, stage, ema, data, device, folder, log).run(images_seen, stop)
     finally:
         log.close()
-    return folder
 
 
 def prepare_device(cfg: Config) -> torch.device:
@@ -104,6 +108,7 @@ class Loop:
         """From `images_seen` to the end, or until `stop()`."""
         cfg, size = self.cfg, self.cfg.train.batch_size
         saved = images_seen
+        self.since, self.since_images = time.monotonic(), images_seen
         while images_seen < cfg.train.total_images and not stop():
             self.step(images_seen)
             images_seen += size
@@ -116,6 +121,7 @@ class Loop:
             if crossed(images_seen, size, cfg.run.snapshot_every) and images_seen < cfg.train.total_images:
                 self.snapshot(images_seen, {})
                 saved = images_seen
+        self.since, self.since_images = time.monotonic(), images_seen
         self.finish(images_seen, saved)
 
     def step(self, images_seen: int) -> None:
@@ -173,7 +179,7 @@ class Loop:
     def log_losses(self, images_seen: int) -> None:
         values = self.means(images_seen)
         seconds = max(time.monotonic() - self.since, 1e-9)
-        values["images_per_second"] = (images_seen - self.since_images) / seconds if self.since_images else 0.0
+        values["images_per_second"] = (images_seen - self.since_images) / seconds
         self.log.scalars(images_seen, values)
         self.sums, self.counts = {}, {}
         self.since, self.since_images = time.monotonic(), images_seen
@@ -258,6 +264,7 @@ class StopSignal:
         if self.asked and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.asked = True
+        logger.info("stopping after this step")
 
     def __exit__(self, *exc: object) -> None:
         for number, handler in self.before.items():
@@ -281,10 +288,6 @@ def write_text(path: Path, text: str) -> None:
     temporary = path.with_name(f".{path.name}.tmp")
     temporary.write_text(text, encoding="utf-8")
     os.replace(temporary, path)
-
-
-def _past(deadline: float | None) -> bool:
-    return deadline is not None and time.monotonic() >= deadline
 
 
 def _move_aside(folder: Path) -> None:

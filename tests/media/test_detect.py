@@ -36,7 +36,7 @@ def test_finds_faces_and_their_points_at_any_place_and_size(detector, rendered):
         assert face.probability[0] > 0.7 and face.boxes.dtype == np.float32
     # In the wide picture the faces are where they were pasted.
     left = found[1].landmarks[np.argmin(found[1].boxes[:, 0])] - np.array([10, 40])
-    assert np.linalg.norm(left - points[0], axis=-1).mean() < 0.15 * eye_distance
+    assert np.linalg.norm(left - points[0], axis=-1).mean() < 0.25 * eye_distance
     assert (np.diff(found[1].heights) <= 0).all()
 
 

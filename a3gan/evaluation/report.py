@@ -1,0 +1,183 @@
+"""The files of an evaluation: `results.json` (everything), `results.md` (tables to read), `roc.png` (one plot)."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from a3gan.evaluation.figures import Curve
+
+log = logging.getLogger(__name__)
+
+
+class Results(dict):
+    """What `results.json` holds; `str()` gives its tables."""
+
+    def __str__(self) -> str:
+        return markdown(self)
+
+
+def write(folder: Path, results: dict[str, Any], curves: list[Curve]) -> None:
+    """Writes the three files; each appears whole or not at all."""
+    folder.mkdir(parents=True, exist_ok=True)
+    _replace(folder / "results.json", lambda p: _text(p, json.dumps(results, indent=1, ensure_ascii=False) + "\n"))
+    _replace(folder / "results.md", lambda p: _text(p, markdown(results)))
+    if curves:
+        try:
+            import matplotlib  # noqa: F401
+        except ImportError:
+            log.warning("matplotlib is not installed: no roc.png (pip install matplotlib)")
+        else:
+            _replace(folder / "roc.png", lambda p: plot_roc(p, curves, results["config"]["far"]))
+
+
+def _replace(path: Path, make: Callable[[Path], None]) -> None:
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
+    try:
+        make(temporary)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _text(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8", newline="\n")
+
+
+# --- tables ---------------------------------------------------------------------------------------------------------
+def percent(figure: dict[str, Any] | float | None, digits: int = 1) -> str:
+    """`12.3 % (10.1-14.9)`; nothing seen: `0 of 812 (< 1.0 %)`, the bound resting on the number of people."""
+    if figure is None:
+        return "-"
+    if not isinstance(figure, dict):
+        return f"{100 * figure:.{digits}f} %"
+    if figure["value"] is None:
+        return "-"
+    if figure["value"] == 0:
+        return f"0 of {figure['count']} (< {100 * figure['high']:.{digits}f} %)"
+    low, high = (f"{100 * figure[end]:.{digits}f}" for end in ("low", "high"))
+    return f"{100 * figure['value']:.{digits}f} % ({low}-{high})"
+
+
+def markdown(results: dict[str, Any]) -> str:
+    """All tables, with the protocol in words."""
+    data, cfg = results["data"], results["config"]
+    lines = ["# Evaluation", ""]
+    lines += [
+        f"{data['pictures']} pictures (split `{cfg['data']['split']}`) of {data['people']} people, "
+        f"{data['people_with_two']} of them with two or more: {data['genuine_pairs']} pairs of one person. "
+        f"Judged: {data['judged']}. Policy: `{cfg['policy'] or 'preset expression'}`, alpha {cfg['alpha']:g}, "
+        f"seed {cfg['seed']}.",
+        "",
+        f"Brackets: 95 % intervals, bootstrap over people ({cfg['bootstrap']} replicates) with the threshold and the "
+        "pairs of two people fixed. `0 of n` comes with its upper bound, as for one trial a person. Lower is better "
+        "for privacy, higher for use. Recognisers see every picture aligned by the five points of its original, also "
+        "where no detector finds a face any more: an attacker who knows where the face was.",
+    ]
+    for judge in results["judges"]:
+        lines += ["", *_privacy(results, judge)]
+    lines += ["", *_use(results)]
+    return "\n".join(lines) + "\n"
+
+
+def _table(head: list[str], rows: list[list[str]]) -> list[str]:
+    return ["| " + " | ".join(cells) + " |" for cells in (head, ["---"] * len(head), *rows)]
+
+
+def _privacy(results: dict[str, Any], judge: str) -> list[str]:
+    far, limit = results["config"]["far"], results["thresholds"][judge]
+    chance = results["rows"][0]["identification"][judge]
+    matches = ["method", "picture", "true matches", "not found = hidden", "by abs. cosine", "threshold set anew"]
+    matches += ["false matches", "EER", "AUC", "same picture matched", "cosine genuine / impostor", "shuffled labels"]
+    ranks = ["method", "picture", "rank 1", "with the same picture", "by abs. cosine", "by -cosine", "reverse"]
+    ranks += ["shuffled labels"]
+    of_matches, of_ranks = [], []
+    for row in results["rows"]:
+        name, v, r = [row["method"], row["degradation"]], row["verification"][judge], row["identification"][judge]
+        cells = [percent(v[k], 2) for k in ("tar", "tar_found", "tar_abs", "tar_own", "fmr", "eer")]
+        cells += [_number(v["auc"]["value"]), percent(v["same_picture"], 2)]
+        cells += [f"{_number(v['cosine_genuine'])} / {_number(v['cosine_impostor'])}", percent(v["tar_floor"], 2)]
+        of_matches.append(name + cells)
+        keys = ("rank1", "rank1_included", "rank1_abs", "rank1_opposite", "rank1_reverse", "rank1_floor")
+        of_ranks.append(name + [percent(r[k], 2) for k in keys])
+    return [
+        f"## Who is still recognised: judge {judge}",
+        "",
+        "Original against result, all pairs of different pictures, both ways. Threshold "
+        f"{limit['cosine']:.3f}: false match rate {far:g} on {limit['impostor_pairs']} pairs of originals.",
+        "",
+        *_table(matches, of_matches),
+        "",
+        "The result looks for its person among the originals, its own original left out. By guessing: "
+        f"{percent(chance['rank1_chance'], 2)}; with the same picture {percent(chance['rank1_included_chance'], 2)}.",
+        "",
+        *_table(ranks, of_ranks),
+    ]
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
+
+
+def _use(results: dict[str, Any]) -> list[str]:
+    extra = sorted({name for row in results["rows"] for name in row.get("attributes", {})})
+    smile = ("agreement", "agreement_found", "accuracy") if "expression" in results["rows"][0] else ()
+    head = ["method", "picture", "found", "found in the crop", *["smile agrees", "found and agrees", "smile right"]]
+    head = head[: 4 + len(smile)] + [name.replace("_", " ") for name in extra] + ["mosaicked"]
+    rows = []
+    for row in results["rows"]:
+        cells = [percent(row["detection"][where]["found"]) for where in ("picture", "crop")]
+        cells += [percent(row["expression"][name]) for name in smile]
+        cells += [percent(row["attributes"].get(name)) for name in extra]
+        rows.append([row["method"], row["degradation"], *cells, str(row["mosaicked"])])
+    return [
+        "## What is still usable",
+        "",
+        "Found: MTCNN finds a face that overlaps the original one (IoU at least 0.5), in the whole picture and in the "
+        "aligned crop. Smile: share of the pictures labelled neutral or happiness that the attribute judge reads as it "
+        "read the original; the same with faces not found counted as lost; and read as labelled. Mosaicked: faces that "
+        "could not be synthesised.",
+        "",
+        *_table(head, rows),
+    ]
+
+
+# --- plot -----------------------------------------------------------------------------------------------------------
+def plot_roc(path: Path, curves: list[Curve], far: float) -> None:
+    """ROC of every method, a panel per judge, false match rate on a logarithmic axis. The same curves give the same
+    bytes."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    from a3gan.evaluation.statistics import roc
+
+    judges = list(dict.fromkeys(curve.judge for curve in curves))
+    figure = Figure(figsize=(5.2 * len(judges), 4.2), dpi=110, layout="constrained")
+    FigureCanvasAgg(figure)  # the file needs no window and no global state
+    grid = np.logspace(-5, 0, 400)
+    for axis, judge in zip(figure.subplots(1, len(judges), squeeze=False)[0], judges, strict=True):
+        for curve in (c for c in curves if c.judge == judge):
+            false, true = roc(curve.genuine, curve.impostor)
+            # The rate is a step: between two points nothing more is accepted.
+            axis.plot(grid, true[np.searchsorted(false, grid, "right") - 1], label=curve.method, linewidth=1.5)
+        axis.plot(grid, grid, color="0.6", linestyle=":", linewidth=1, label="guessing")
+        axis.axvline(far, color="0.8", linewidth=1, zorder=0)
+        axis.set(
+            xscale="log",
+            xlim=(1e-5, 1),
+            ylim=(0, 1.02),
+            xlabel="false match rate",
+            ylabel="true match rate",
+            title=f"judge {judge}",
+        )
+        axis.legend(loc="center left", frameon=False, fontsize=9)
+        for side in ("top", "right"):
+            axis.spines[side].set_visible(False)
+    figure.savefig(path, format="png", metadata={"Software": None})
