@@ -84,9 +84,10 @@ def train(file: str, overrides: tuple[str, ...], dry_run: bool, max_minutes: flo
 
         click.echo(look(cfg))
         return
+    from a3gan.training.summary import summary
     from a3gan.training.trainer import train as run
 
-    click.echo(str(run(cfg, max_minutes=max_minutes, fresh=fresh)))
+    click.echo(summary(run(cfg, max_minutes=max_minutes, fresh=fresh)))
 
 
 @cli.command()

@@ -45,6 +45,7 @@ class Run(Section):
     sheet_every: Count = key(20000, "images between two face sheets; 0 = only at the end")
     snapshot_every: Positive = key(50000, "images between two snapshots: what a kill may lose")
     validate_every: Count = key(0, "images between two validations; 0 = only at the end")
+    validate_first: bool = key(True, "also validate before the first step, for the table of before and after")
     keep_last: Count = key(1, "older snapshots kept beside the newest")
     device: Literal["auto", "cpu", "cuda"] = key("auto", "auto = cuda where there is one")
     precision: Literal["float32", "bfloat16"] = key("float32", "bfloat16 = autocast of the forward passes")
@@ -166,6 +167,9 @@ class Loss(Section):
 
 
 class Phases(Section):
+    discriminator_rests: Weight = key(
+        0.0, "stage a3gan: without the adversarial term at first: share of total_images, or images when above 1"
+    )
     reconstruct: Weight = key(0.4, "encoder alone at alpha = 0: share of total_images, or images when above 1")
     suppress: Weight = key(0.2, "SCUs on, AINet off: share of total_images, or images when above 1")
 

@@ -86,7 +86,8 @@ class A3ganAnonymizer(FaceAnonymizer):
         from a3gan.scorers.measured import attribute_logits
 
         # As the losses read it in training, frame included: the model knows no other code.
-        return attribute_logits(self.attributes(faces), faces, self.frame, **self.temperatures)
+        outputs = self.attributes(faces, frame=self.frame)
+        return attribute_logits(outputs, faces, self.frame, **self.temperatures)
 
     @torch.inference_mode()
     def acceptable(self, before: Tensor, after: Tensor) -> Tensor:
@@ -97,6 +98,6 @@ class A3ganAnonymizer(FaceAnonymizer):
         points = []
         for faces in (before, after.nan_to_num()):
             parts = faces.to(self.device, torch.float32).split(BATCH.get(self.device.type, 16))
-            points.append(torch.cat([self.attributes(part)["landmarks"].float() for part in parts]))
+            points.append(torch.cat([self.attributes(part, frame=self.frame)["landmarks"].float() for part in parts]))
         shift = (points[0] - points[1]).norm(dim=2).mean(1) / eye_distance(points[0])
         return fine & (shift <= LARGEST_SHIFT).to(fine.device)

@@ -9,12 +9,12 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, ValidationError
 
 from a3gan import config
+from a3gan.data.attributes import Policy
 from a3gan.errors import UserError
 from a3gan.schema import Count, Positive, Recogniser, Section, key, section
 
 METHODS = ("a3gan", "blur", "pixelate", "solid", "identity")
 DEGRADATIONS = ("none", "jpeg75", "half")
-UNCHANGED = "identity"  # the one method that may return its input: the ceiling of use, the floor of privacy
 
 
 def _words(value: Any) -> Any:
@@ -47,7 +47,7 @@ class EvalData(Section):
 
 
 class Judge(Recogniser):
-    name: str = key("", "what the tables call it; empty = its kind")
+    name: str = key("", "what the tables call it: letters, digits, _ and -; empty = its kind", pattern=r"^[\w-]*$")
 
 
 class EvalConfig(Section):
@@ -98,6 +98,7 @@ def load(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -> EvalC
         cfg = EvalConfig.model_validate(config._without_empty_sections(values, EvalConfig))
     except ValidationError as error:
         raise UserError(_explain(error.errors()[0], origins, str(path))) from error
+    Policy.parse(cfg.policy)  # a wrong one fails here, before anything is loaded
     # "none" comes first: it gives the boxes and decisions that the degraded pictures are compared with.
     order = [d for d in DEGRADATIONS if d == "none" or d in cfg.degradations]
     return cfg.model_copy(update={"degradations": order, "method": list(dict.fromkeys(cfg.method))})

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from a3gan import checkpoint
 from a3gan.data.align import FRAMES
 from a3gan.errors import UserError
-from a3gan.scorers.blocks import Unit, fold
+from a3gan.scorers.blocks import Unit, fold, sample
 from a3gan.scorers.guard import fingerprint
 
 SIZE = 64  # px, the side at which the trunk runs
@@ -80,6 +80,24 @@ def resize(x: Tensor, size: int) -> Tensor:
     if side % size == 0:
         return F.avg_pool2d(x, side // size)
     return F.interpolate(x, (size, size), mode="bilinear", align_corners=False, antialias=side > size)
+
+
+def to_face_frame(x: Tensor, frame: str) -> tuple[Tensor, float, Tensor]:
+    """Faces of any frame as the trunk wants them, and the way back: u_frame = u_face * scale + shift [2].
+
+    Frames differ by the distance and the place of the eyes, both level. ValueError for an unknown frame.
+    """
+    if frame == "face":
+        return x, 1.0, x.new_zeros(2)
+    if frame not in FRAMES:
+        raise ValueError(f"unknown frame {frame!r}; known: {', '.join(FRAMES)}")
+    own, other = torch.tensor(FRAMES["face"]), torch.tensor(FRAMES[frame])
+    scale = float((other[1, 0] - other[0, 0]) / (own[1, 0] - own[0, 0]))
+    shift = other[:2].mean(0) - scale * own[:2].mean(0)
+    axis = (torch.arange(SIZE) + 0.5) / SIZE
+    v, u = torch.meshgrid(axis, axis, indexing="ij")
+    grid = (torch.stack((u, v), -1) * scale + shift) * 2 - 1
+    return sample(x, grid[None].to(x.device)), scale, shift.to(x.device)
 
 
 def eye_crops(x: Tensor, centres: Tensor) -> Tensor:
@@ -156,18 +174,23 @@ class AttributeNetwork(nn.Module):
             maps.append(x)
         return maps
 
-    def forward(self, x: Tensor, eyes: Tensor | None = None) -> dict[str, Tensor]:
+    def forward(self, x: Tensor, eyes: Tensor | None = None, frame: str = "face") -> dict[str, Tensor]:
         """Heads of x, float32: expression [N,3] logits (neutral, happiness, other); gender (positive = male), yawning
         and eyes_closed [N] logits; landmarks [N,5,2] in units of the side.
 
-        eyes [N,2,2]: eye centres in the same units where they are known (training), else the frame's are taken.
+        eyes [N,2,2]: eye centres in the same units where they are known (training), else the frame's are taken. frame:
+        that of x; landmarks come back in it.
         """
-        return self.heads(self.features(x), x, eyes)
+        x, scale, shift = to_face_frame(x, frame)
+        outputs = self.heads(self.features(x), x, eyes)
+        return {**outputs, "landmarks": outputs["landmarks"] * scale + shift}
 
-    def outputs_and_features(self, x: Tensor) -> tuple[dict[str, Tensor], list[Tensor]]:
-        """`forward` and `features` at 64 px for the price of one pass."""
+    def outputs_and_features(self, x: Tensor, frame: str = "face") -> tuple[dict[str, Tensor], list[Tensor]]:
+        """`forward` and `features` at 64 px for the price of one pass; the maps are of the frame `face` in any case."""
+        x, scale, shift = to_face_frame(x, frame)
         maps = self.features(x)
-        return self.heads(maps, x, None), maps
+        outputs = self.heads(maps, x, None)
+        return {**outputs, "landmarks": outputs["landmarks"] * scale + shift}, maps
 
     def heads(self, maps: list[Tensor], x: Tensor, eyes: Tensor | None) -> dict[str, Tensor]:
         """The heads on the maps of `features(x)`; the eyes head reads x itself."""

@@ -1,7 +1,10 @@
-"""The convolution unit that all scorers of ours are built from, and its folding for frozen use."""
+"""What the scorers share: the convolution unit, its folding for frozen use, and sampling without skipped pixels."""
 
 from __future__ import annotations
 
+import math
+
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
@@ -40,3 +43,15 @@ def fold(network: nn.Module) -> nn.Module:
         if isinstance(module, Unit):
             module.fold()
     return network
+
+
+def sample(x: Tensor, grid: Tensor) -> Tensor:
+    """One grid [1,h,w,2] (grid_sample's units) for all images [N,C,S,S] -> [N,C,h,w]; borders reflected.
+
+    Bilinear sampling skips pixels when it shrinks by more than two: whole blocks are averaged first.
+    """
+    step = float((grid[0, 0, 1] - grid[0, 0, 0]).norm()) / 2 * x.shape[-1]
+    if step >= 2:
+        x = F.avg_pool2d(x, 2 ** int(math.log2(step + 1e-6)))
+    grid = grid.expand(x.shape[0], -1, -1, -1)
+    return F.grid_sample(x.float(), grid, padding_mode="reflection", align_corners=False)

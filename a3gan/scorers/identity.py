@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from a3gan import checkpoint
 from a3gan.data.align import FRAMES
 from a3gan.errors import UserError
+from a3gan.scorers.blocks import fold, sample
 from a3gan.scorers.guard import fingerprint
 
 KINDS = ("mobilefacenet_a", "mobilefacenet_b", "facenet", "small")
@@ -98,16 +99,11 @@ class Recogniser(nn.Module):
 
     def crops(self, x: Tensor, frame: str = "face") -> Tensor:
         """The normalised crops [N,3,h,w] that the network sees."""
-        side, grid = x.shape[-1], getattr(self, f"grid_{frame}")
-        if self.family == "small" and frame == "face" and side == self.crop.width:
+        if self.family == "small" and frame == "face" and x.shape[-1] == self.crop.width:
             return x
-        # Bilinear sampling skips pixels when it shrinks by more than two: average whole blocks first.
-        step = float(grid[0, 0, 1, 0] - grid[0, 0, 0, 0]) / 2 * side
-        if step >= 2:
-            x = F.avg_pool2d(x, int(step))
-        grid = grid.expand(x.shape[0], -1, -1, -1)
-        crop = F.grid_sample(x.float(), grid, padding_mode="reflection", align_corners=False)
-        return (crop - self.mean) / self.std
+        if frame not in FRAMES:
+            raise ValueError(f"unknown frame {frame!r}; known: {', '.join(FRAMES)}")
+        return (sample(x, getattr(self, f"grid_{frame}")) - self.mean) / self.std
 
     def forward(self, x: Tensor, frame: str = "face", mirror: bool = True) -> Tensor:
         """Unit embeddings [N,E]; mirror=False leaves out the mirror image that some add: half the work, for losses."""
@@ -152,7 +148,6 @@ def _load_mobilefacenet(path: Path, kind: str) -> Recogniser:
 
 
 def _load_small(name_or_path: str | Path) -> Recogniser:
-    from a3gan.scorers.blocks import fold
     from a3gan.scorers.small_identity import SmallIdentity
 
     path = checkpoint.resolve(name_or_path or "identity_small")

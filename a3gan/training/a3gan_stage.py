@@ -51,6 +51,7 @@ class A3GanStage(Stage):
         self.places = (mask * INSIDE + (1 - mask) * OUTSIDE).detach()
         self.known = self.scorers.embed_all(data, self.device) if self.scorers.recognisers else []
         total_images = cfg.train.total_images
+        self.judged_from = phase_images(cfg.train.phases.discriminator_rests, total_images)
         self.suppress_from = phase_images(cfg.train.phases.reconstruct, total_images)
         self.join_from = self.suppress_from + phase_images(cfg.train.phases.suppress, total_images)
 
@@ -123,10 +124,14 @@ class A3GanStage(Stage):
         z = torch.randn(n, self.cfg.model.ainet.z_dim, device=x.device)
         with self.autocast():
             out = self.model(x, seen.logits, c, z, alpha, inject=phase == "joint")
-        scalars = self.adversary.learn(x, out.image, images_seen // n)
+        # Early images are blurs that any discriminator tells apart: it only costs time until shapes are there.
+        judged = images_seen >= self.judged_from and self.cfg.loss.adversarial > 0
+        scalars = self.adversary.learn(x, out.image, images_seen // n) if judged else {}
         if "latent" in self.networks:
             scalars |= self._teach_latent(out)
         terms = self._terms(batch, seen, out, c, z, alpha, phase)
+        if judged:
+            terms["adversarial"] = adversarial.g_nonsaturating(self.adversary.against(out.image))
         loss, logged = total(terms, self.cfg.loss.model_dump(), alpha)
         self.optimizers["model"].zero_grad(set_to_none=True)
         loss.backward()
@@ -156,10 +161,7 @@ class A3GanStage(Stage):
         weights, x, image = self.cfg.loss, batch.images, out.image
         with self.autocast():
             now = self.scorers.view(image)
-        terms = {
-            "adversarial": adversarial.g_nonsaturating(self.adversary.against(image)),
-            "geometry": self._geometry(now, seen, c if phase == "joint" else None),
-        }
+        terms = {"geometry": self._geometry(now, seen, c if phase == "joint" else None)}
         terms |= self._likeness(batch, seen, now, out, alpha)
         terms |= self._suppression(batch, out, alpha)
         if phase == "reconstruct":

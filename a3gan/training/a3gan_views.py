@@ -22,7 +22,7 @@ CHUNK = 32
 
 
 def seed_codes(seeds: list[int], z_dim: int, device: torch.device) -> Tensor:
-    """One N(0, I) vector for each seed, drawn on the CPU so that a seed is the same face on every device: [N, z_dim]."""
+    """One N(0, I) vector for each seed, drawn on the CPU so that a seed is one face on every device: [N, z_dim]."""
     return torch.stack([torch.randn(z_dim, generator=torch.Generator().manual_seed(s)) for s in seeds]).to(device)
 
 
@@ -37,45 +37,78 @@ def render(model: A3GAN, scorers: LossScorers, x: Tensor, policy: str, seed: int
 
 
 def sheet(model: A3GAN, scorers: LossScorers, faces: FaceSet, device: torch.device) -> Tensor:
-    """Columns: the first faces of the set. Rows: original, reconstruction, then ``SHEET_ROWS``. [3, H, W] in [-1, 1]."""
+    """Columns: faces spread over the set. Rows, named at the left: original, reconstruction, then ``SHEET_ROWS``.
+
+    float [3, H, W] in [-1, 1].
+    """
     count = min(SHEET_FACES, len(faces))
     spread = torch.linspace(0, len(faces) - 1, count).long()  # neighbours in an archive are often one person
     x = faces.fetch(spread).to(device)
     rows = [x, model.reconstruct(x)] + [render(model, scorers, x, policy, seed) for policy, seed in SHEET_ROWS]
+    names = ["original", "reconstruction"] + [f"{policy}\nseed {seed}" for policy, seed in SHEET_ROWS]
     grid = torch.stack([row.float().cpu() for row in rows])  # [rows, faces, 3, S, S]
-    return grid.permute(2, 0, 3, 1, 4).flatten(3, 4).flatten(1, 2).clamp(-1, 1)
+    picture = grid.permute(2, 0, 3, 1, 4).flatten(3, 4).flatten(1, 2).clamp(-1, 1)
+    return torch.cat([row_names(names, x.shape[-1]), picture], 2)
+
+
+def row_names(names: list[str], height: int) -> Tensor:
+    """A strip with one name a row of `height` px, black on white: float [3, rows * height, width] in [-1, 1]."""
+    from PIL import Image, ImageDraw, ImageFont
+
+    from a3gan.data.ranges import from_pil, to_float
+
+    font = ImageFont.load_default(max(10, height // 5))
+    strip = Image.new("RGB", (round(1.6 * height), len(names) * height), "white")
+    draw = ImageDraw.Draw(strip)
+    for row, name in enumerate(names):
+        draw.multiline_text((height // 16, (row + 0.5) * height), name, fill="black", font=font, anchor="lm")
+    return to_float(from_pil(strip))
 
 
 @torch.no_grad()
 def validate(model: A3GAN, scorers: LossScorers, faces: FaceSet | None, device: torch.device) -> dict[str, float]:
     """On validation faces, by the scorers of the losses (so these numbers steer training and prove nothing).
 
-    reconstruction_l1 in [0, 2]; identity_*: mean cosine to the original at alpha = 0 and 1; two_seeds: cosine between
-    two seeds; smile_agreement: share whose smiling-or-neutral decision stayed; landmark_error: in eye distances.
+    reconstruction_l1 in [0, 2]; identity_*: mean cosine to the original at alpha = 0 and 1, and (strangers) between
+    originals of different people; two_seeds: cosine between two seeds; smile_agreement: share whose
+    smiling-or-neutral decision stayed; landmark_error: in eye distances.
     """
     if faces is None or len(faces) == 0:
         return {}
     sums: dict[str, float] = {}
+    counts: dict[str, float] = {}
     count = min(VALIDATION_FACES, len(faces))
     chosen = torch.linspace(0, len(faces) - 1, count).long()
     for rows in chosen.split(CHUNK):
         x = faces.fetch(rows).to(device)
-        seen = scorers.view(x)
-        plain, first, second = model.reconstruct(x), *(render(model, scorers, x, "expression", s) for s in (1, 2))
-        now = scorers.view(first)
-        smile = slices(SCHEMA)["expression"].start
-        agree = (now.logits[:, smile + 1] > now.logits[:, smile]) == (seen.logits[:, smile + 1] > seen.logits[:, smile])
-        off = (now.landmarks - seen.landmarks).norm(dim=2).mean(1) / eye_distance(seen.landmarks)
-        values = {
-            "reconstruction_l1": (plain - x).abs().mean((1, 2, 3)),
-            "smile_agreement": agree.float(),
-            "landmark_error": off,
-        }
-        if scorers.recognisers:
-            old, zero, one, two = (scorers.embed(images)[0].float() for images in (x, plain, first, second))
-            values["identity_reconstructed"] = (zero * old).sum(1)
-            values["identity_anonymised"] = (one * old).sum(1)
-            values["two_seeds"] = (one * two).sum(1)
-        for name, value in values.items():
+        person = faces.identity[rows.to(faces.identity.device)].to(device)
+        for name, value in _measure(model, scorers, x, person).items():
+            value = value[~value.isnan()]
             sums[name] = sums.get(name, 0.0) + float(value.sum())
-    return {name: value / count for name, value in sums.items()}
+            counts[name] = counts.get(name, 0) + len(value)
+    return {name: value / counts[name] for name, value in sums.items() if counts[name]}
+
+
+def _measure(model: A3GAN, scorers: LossScorers, x: Tensor, person: Tensor) -> dict[str, Tensor]:
+    """The numbers of `validate` for one chunk: name -> [N], NaN where there is none. person [N]: -1 = unknown."""
+    seen = scorers.view(x)
+    plain, first, second = model.reconstruct(x), *(render(model, scorers, x, "expression", s) for s in (1, 2))
+    now = scorers.view(first)
+    smile = slices(SCHEMA)["expression"].start
+    agree = (now.logits[:, smile + 1] > now.logits[:, smile]) == (seen.logits[:, smile + 1] > seen.logits[:, smile])
+    values = {
+        "reconstruction_l1": (plain - x).abs().mean((1, 2, 3)),
+        "smile_agreement": agree.float(),
+        "landmark_error": (now.landmarks - seen.landmarks).norm(dim=2).mean(1) / eye_distance(seen.landmarks),
+    }
+    if not scorers.recognisers:
+        return values
+    old, zero, one, two = (scorers.embed(images)[0].float() for images in (x, plain, first, second))
+    half = len(x) // 2
+    same = (person == person.roll(half)) & (person >= 0)
+    return values | {
+        "identity_reconstructed": (zero * old).sum(1),
+        "identity_anonymised": (one * old).sum(1),
+        "identity_strangers": (old * old.roll(half, 0)).sum(1).masked_fill(same | (half == 0), float("nan")),
+        "two_seeds": (one * two).sum(1),
+    }

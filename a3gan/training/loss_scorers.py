@@ -57,7 +57,7 @@ class LossScorers(nn.Module):
 
     def view(self, x: Tensor) -> View:
         """Images [N, 3, S, S] -> what the attribute network sees; differentiable in x."""
-        outputs, features = self.attributes.outputs_and_features(x)
+        outputs, features = self.attributes.outputs_and_features(x, self.frame)
         return View(attribute_logits(outputs, x, self.frame), outputs["landmarks"], features)
 
     def distance(self, x: Tensor, y: Tensor, seen_x: View, seen_y: View, mask: Tensor | None = None) -> Tensor:

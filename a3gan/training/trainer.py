@@ -27,6 +27,7 @@ from a3gan.training.sampler import IdentitySampler, Sampler, seed_everything
 from a3gan.training.stage import Batch, Stage
 from a3gan.training.stages import stage_class
 from a3gan.training.state import find_state, restore, save_inference, save_state
+from a3gan.training.summary import first_validation
 
 if TYPE_CHECKING:
     from a3gan.data.archive import FaceSet
@@ -108,6 +109,8 @@ class Loop:
         """From `images_seen` to the end, or until `stop()`."""
         cfg, size = self.cfg, self.cfg.train.batch_size
         saved = images_seen
+        if images_seen == 0 and cfg.run.validate_first and not stop():
+            self.validate(images_seen)
         self.since, self.since_images = time.monotonic(), images_seen
         while images_seen < cfg.train.total_images and not stop():
             self.step(images_seen)
@@ -222,7 +225,8 @@ class Loop:
         metrics = self.validate(images_seen)
         self.draw_sheet(images_seen)
         self.snapshot(images_seen, metrics)
-        record = {"stage": self.cfg.stage, "images_seen": images_seen, "metrics": metrics}
+        before = first_validation(self.log.path)
+        record = {"stage": self.cfg.stage, "images_seen": images_seen, "before": before, "metrics": metrics}
         write_text(self.folder / "metrics.json", json.dumps(record, indent=1) + "\n")
         logger.info("done: %d images, %s", images_seen, self.folder / "checkpoint.safetensors")
 

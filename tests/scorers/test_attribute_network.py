@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from a3gan import checkpoint
+from a3gan.data.align import FRAMES
 from a3gan.errors import UserError
-from a3gan.scorers.attributes import TRUNKS, AttributeNetwork, eye_crops, load_attributes, resize
+from a3gan.scorers.attributes import TRUNKS, AttributeNetwork, eye_crops, load_attributes, resize, to_face_frame
 
 
 def faces(n: int = 2, size: int = 64) -> torch.Tensor:
@@ -79,6 +80,24 @@ def test_a_mirrored_face_has_the_same_eyes() -> None:
     network = AttributeNetwork("plain", 8).eval()
     there, here = network(faces().flip(-1))["eyes_closed"], network(faces())["eyes_closed"]
     torch.testing.assert_close(there, here, atol=1e-4, rtol=1e-4)
+
+
+def test_other_frames_are_brought_to_ours() -> None:
+    """A picture that says where it is: its red is x, its green is y, in units of its side."""
+    axis = (torch.arange(256) + 0.5) / 256 * 2 - 1
+    x = torch.stack((axis.expand(256, 256), axis[:, None].expand(256, 256), torch.zeros(256, 256)))[None]
+    seen, scale, shift = to_face_frame(x, "ffhq")
+    assert seen.shape[-1] == 64 and scale == pytest.approx(0.75)
+    eye = torch.tensor(FRAMES["face"][0])
+    at = (eye * 64 - 0.5).round().long()
+    there = (seen[0, :2, at[1], at[0]] + 1) / 2
+    assert (there - torch.tensor(FRAMES["ffhq"][0])).abs().max() < 0.01
+    torch.testing.assert_close(eye * scale + shift, torch.tensor(FRAMES["ffhq"][0]))
+    network = AttributeNetwork("plain", 8).eval()
+    points = network(x, frame="ffhq")["landmarks"][0]
+    assert (points[:2] - torch.tensor(FRAMES["ffhq"][:2])).abs().max() < 0.1
+    with pytest.raises(ValueError, match="unknown frame 'celeba'"):
+        network(x, frame="celeba")
 
 
 def test_resize_averages_whole_factors() -> None:

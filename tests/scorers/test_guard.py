@@ -30,5 +30,5 @@ def test_refuses_the_same_weights_and_the_same_family() -> None:
         refuse_training_judges(used, ["mobilefacenet_b:dd", "mobilefacenet_a:bb"])
     with pytest.raises(UserError, match="renamed: these very weights"):
         refuse_training_judges(used, ["renamed:aa"])
-    with pytest.raises(UserError, match="attributes_plain: a scorer of this family"):
+    with pytest.raises(UserError, match="attributes_plain: one of this family"):
         refuse_training_judges(used, ["attributes_plain:other_seed"])

@@ -1,0 +1,45 @@
+"""Shipping: half precision, no folder of the training machine, a manifest that matches."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from a3gan import checkpoint, release
+from a3gan.config import load_config
+from a3gan.errors import UserError
+
+
+def run_checkpoint(folder, **tensors):
+    cfg = load_config(None, ["data.path=[/secret/place/faces.zip]", "run.dir=/secret/run"])
+    meta = {"stage": "a3gan", "kind": "inference", "images_seen": 7, "config": cfg.model_dump(mode="json")}
+    return checkpoint.save(folder / "checkpoint.safetensors", tensors, meta)
+
+
+def test_ships_half_precision_without_paths(tmp_path):
+    source = run_checkpoint(tmp_path, w=torch.tensor([1.5, -2.0]), n=torch.tensor([3]))
+    target = release.ship(source, tmp_path / "out" / "small.safetensors")
+    tensors, meta = checkpoint.load(target)
+    assert tensors["w"].dtype == torch.float16 and tensors["n"].dtype == torch.int64
+    assert tensors["w"].tolist() == [1.5, -2.0]
+    assert "secret" not in json.dumps(meta)
+    assert meta["config"]["data"]["path"] == ["faces.zip"]
+    manifest = json.loads((target.parent / "manifest.json").read_text(encoding="utf-8"))
+    assert manifest["small.safetensors"]["sha256"] == checkpoint.sha256(target)
+    assert manifest["small.safetensors"]["images_seen"] == 7
+
+
+def test_refuses_what_half_precision_cannot_hold(tmp_path):
+    source = run_checkpoint(tmp_path, w=torch.tensor([1e6]))
+    with pytest.raises(UserError, match="half precision"):
+        release.ship(source, tmp_path / "big.safetensors")
+    assert not (tmp_path / "big.safetensors").exists()
+
+
+def test_shipped_weights_match_their_manifest():
+    for path in checkpoint.shipped().values():
+        manifest = json.loads((path.parent / "manifest.json").read_text(encoding="utf-8"))
+        assert manifest[path.name]["sha256"] == checkpoint.sha256(path)
+        assert path.with_suffix(".md").is_file(), f"{path.name} has no card"
