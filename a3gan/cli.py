@@ -77,7 +77,13 @@ def train(file: str, overrides: tuple[str, ...], dry_run: bool, max_minutes: flo
     Any key can be overridden: a3gan train FILE train.lr=2e-4 data.path=faces.zip
     """
     from a3gan.config import load_config
+    from a3gan.evaluation import protocol
 
+    if protocol.is_evaluation(file):
+        if not dry_run:
+            raise UserError(f"{file}: the config of an evaluation; run `a3gan evaluate {file}`")
+        click.echo(protocol.dry_run(protocol.load(file, overrides)))
+        return
     cfg = load_config(file, overrides)
     if dry_run:
         from a3gan.training.dryrun import dry_run as look
@@ -140,14 +146,20 @@ def anonymize(
 @cli.command()
 @click.argument("config", type=click.Path())
 @click.argument("overrides", nargs=-1, metavar="[key=value]...")
+@click.option("--method", help="Short for method=...: a3gan,blur,pixelate,solid,identity.")
+@click.option("--dry-run", is_flag=True, help="Check everything, say what would run and what is missing; stop.")
 @_debug
-def evaluate(config: str, overrides: tuple[str, ...]) -> None:
-    """Measure an anonymizer as the YAML CONFIG says."""
+def evaluate(config: str, overrides: tuple[str, ...], method: str | None, dry_run: bool) -> None:
+    """Measure anonymizers as the YAML CONFIG says: who is still recognised, what is still found, what it shows."""
+    overrides = (*overrides, f"method={method}") if method else overrides
+    if dry_run:
+        from a3gan.evaluation import protocol
+
+        click.echo(protocol.dry_run(protocol.load(config, overrides)))
+        return
     from a3gan.evaluation.run import evaluate as run
 
-    result = run(config, list(overrides))
-    if result is not None:
-        click.echo(str(result))
+    click.echo(str(run(config, list(overrides))))
 
 
 @cli.command()

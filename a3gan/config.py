@@ -9,7 +9,7 @@ import difflib
 import os
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import ValidationError
@@ -18,7 +18,11 @@ from pydantic.fields import FieldInfo
 from a3gan.errors import UserError
 from a3gan.schema import Config, Section, phase_images
 
-__all__ = ["Config", "all_keys", "check", "find_config", "flatten", "load_config", "phase_images", "save_config"]
+__all__ = [
+    "Config", "all_keys", "check", "find_config", "flatten", "load_as", "load_config", "phase_images", "read",
+    "save_config",
+]
+AnyConfig = TypeVar("AnyConfig", bound=Section)
 
 
 # --- reading ------------------------------------------------------------------------------------------------------
@@ -55,23 +59,37 @@ def load_config(path: str | Path | None, overrides: list[str] | tuple[str, ...] 
     `path`: a file, or the name of a shipped one such as ``a3gan/quick``; None = defaults only. Raises UserError that
     names the file (or override), the full key and, for an unknown key, the nearest valid one.
     """
-    origins: dict[str, str] = {}
-    values = {} if path is None else _read_chain(find_config(path), origins, ())
+    return load_as(Config, path, overrides)
+
+
+def load_as(kind: type[AnyConfig], path: str | Path | None, overrides: list[str] | tuple[str, ...] = ()) -> AnyConfig:
+    """:func:`load_config` for any schema, such as an evaluation's."""
+    values, origins = read(path)
     for override in overrides:
         name, equals, text = override.partition("=")
         if not equals or not name.strip():
-            raise UserError(f"override {override!r}: write key=value, for example train.lr=1e-4")
+            example = next(key for key, field in all_keys(kind).items() if isinstance(field.default, float))
+            raise UserError(f"override {override!r}: write key=value, for example {example}=1e-4")
         _set(values, name.strip(), _parse(text, f"override {override!r}"), override)
         origins[name.strip()] = f"override {override!r}"
-    return check(values, origins, str(path or "defaults"))
+    return check(values, origins, str(path or "defaults"), kind)
 
 
-def check(values: dict[str, Any], origins: dict[str, str] | None = None, source: str = "config") -> Config:
-    """A nested dict -> Config; UserError as in :func:`load_config`."""
+def read(path: str | Path | None) -> tuple[dict[str, Any], dict[str, str]]:
+    """A file over its bases, unchecked: (nested values, dotted key -> file that set it). None: nothing."""
+    origins: dict[str, str] = {}
+    return ({} if path is None else _read_chain(find_config(path), origins, ())), origins
+
+
+def check(
+    values: dict[str, Any], origins: dict[str, str] | None = None, source: str = "config",
+    kind: type[AnyConfig] = Config,
+) -> AnyConfig:
+    """A nested dict -> Config (or another schema); UserError as in :func:`load_config`."""
     try:
-        return Config.model_validate(_without_empty_sections(values, Config))
+        return kind.model_validate(_without_empty_sections(values, kind))
     except ValidationError as error:
-        problems = [_explain(problem, origins or {}, source) for problem in error.errors()]
+        problems = [_explain(problem, origins or {}, source, kind) for problem in error.errors()]
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
         raise UserError(problems[0] + more) from error
 
@@ -181,7 +199,7 @@ def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def nearest_key(dotted: str) -> str:
+def nearest_key(dotted: str, kind: type[Section] = Config) -> str:
     """The valid key most like `dotted`, by its full name or by its last word."""
     leaf = dotted.rsplit(".", 1)[-1]
 
@@ -192,16 +210,16 @@ def nearest_key(dotted: str) -> str:
         initials = "".join(word[:1] for word in leaf.split("_")) == candidate.rsplit(".", 1)[-1]
         return full + last + initials
 
-    return max(all_keys(), key=likeness)
+    return max(all_keys(kind), key=likeness)
 
 
-def _explain(problem: dict[str, Any], origins: dict[str, str], source: str) -> str:
+def _explain(problem: dict[str, Any], origins: dict[str, str], source: str, schema: type[Section] = Config) -> str:
     parts = [str(part) for part in problem["loc"]]
-    dotted, kind, keys = ".".join(parts), problem["type"], all_keys()
+    dotted, kind, keys = ".".join(parts), problem["type"], all_keys(schema)
     message = problem["msg"].removeprefix("Value error, ")
     if kind == "extra_forbidden":
         where = _origin(dotted, origins, source)
-        return f"{where}: unknown key {dotted}; the nearest valid key is {nearest_key(dotted)}"
+        return f"{where}: unknown key {dotted}; the nearest valid key is {nearest_key(dotted, schema)}"
     if kind == "value_error" and "=" in message:  # a check over a whole section names its key itself
         name = f"{dotted}.{message.split('=', 1)[0]}"
         inside = [file for key, file in origins.items() if key.startswith(dotted + ".")]

@@ -1,4 +1,6 @@
-"""Makes shipped weights of a run's checkpoint: `python -m a3gan.release RUN/checkpoint.safetensors checkpoints/NAME.safetensors`.
+"""Makes shipped weights of a run's checkpoint.
+
+    python -m a3gan.release RUN/checkpoint.safetensors checkpoints/NAME.safetensors
 
 Half precision, no path of the machine it was trained on, and a line in ``manifest.json`` beside it.
 """

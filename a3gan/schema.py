@@ -149,6 +149,9 @@ class Loss(Section):
     geometry: Weight = key(5.0, "landmarks over the eye distance, eye and mouth opening")
     perceptual: Weight = key(1.0, "perceptual distance, 0.8 outside and 0.2 inside the face mask")
     reconstruction: Weight = key(1.0, "at alpha = 0: L2 + 0.8 perceptual + 0.1 (1 - cosine)")
+    reconstruction_pixel: Weight = key(
+        1.0, "weight of the L2 inside the reconstruction: features of small networks see less than LPIPS does"
+    )
     reconstruction_identity: bool = key(True, "false = no cosine in it, which saves a recogniser pass")
     suppression: Weight = key(0.1, "gradient reversal on the suppressed features")
     gate_budget: Weight = key(1.0, "(mean gate - rho) squared, per level")

@@ -39,7 +39,7 @@ def test_unexpected_errors_hint_at_debug(capsys: pytest.CaptureFixture, monkeypa
         raise ZeroDivisionError("by\nzero")
 
     monkeypatch.setattr("a3gan.config.load_config", broken)
-    status, _, err = run(capsys, "train", "x.yaml")
+    status, _, err = run(capsys, "train", "default")
     assert status == 1 and err == "a3gan: ZeroDivisionError: by zero (--debug shows where)\n"
 
 
@@ -58,7 +58,7 @@ def test_train_passes_its_options_on(capsys: pytest.CaptureFixture, monkeypatch:
 
 def test_an_interrupt_is_130(capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("a3gan.config.load_config", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
-    assert run(capsys, "train", "x.yaml")[0] == 130
+    assert run(capsys, "train", "default")[0] == 130
 
 
 @pytest.mark.parametrize("path", TRAINING)

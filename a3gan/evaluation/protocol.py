@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, ValidationError
+from pydantic import BeforeValidator, Field
 
-from a3gan import config
+from a3gan.config import load_as, read
 from a3gan.data.attributes import Policy
-from a3gan.errors import UserError
 from a3gan.schema import Count, Positive, Recogniser, Section, key, section
 
 METHODS = ("a3gan", "blur", "pixelate", "solid", "identity")
@@ -86,36 +84,46 @@ def load(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -> EvalC
 
     UserError names the file or override, the key, and for an unknown key the nearest valid one.
     """
-    origins: dict[str, str] = {}
-    values = config._read_chain(config.find_config(path), origins, ())
-    for override in overrides:
-        name, equals, text = override.partition("=")
-        if not equals or not name.strip():
-            raise UserError(f"override {override!r}: write key=value, for example data.max_images=200")
-        config._set(values, name.strip(), config._parse(text, f"override {override!r}"), override)
-        origins[name.strip()] = f"override {override!r}"
-    try:
-        cfg = EvalConfig.model_validate(config._without_empty_sections(values, EvalConfig))
-    except ValidationError as error:
-        raise UserError(_explain(error.errors()[0], origins, str(path))) from error
+    cfg = load_as(EvalConfig, path, overrides)
     Policy.parse(cfg.policy)  # a wrong one fails here, before anything is loaded
     # "none" comes first: it gives the boxes and decisions that the degraded pictures are compared with.
     order = [d for d in DEGRADATIONS if d == "none" or d in cfg.degradations]
     return cfg.model_copy(update={"degradations": order, "method": list(dict.fromkeys(cfg.method))})
 
 
-def _explain(problem: dict[str, Any], origins: dict[str, str], source: str) -> str:
-    dotted = ".".join(str(part) for part in problem["loc"])
-    where = config._origin(dotted, origins, source)
-    if problem["type"] == "extra_forbidden":
-        leaf = dotted.rsplit(".", 1)[-1]
-        keys = list(config.all_keys(EvalConfig))
+def is_evaluation(path: str | Path) -> bool:
+    """Whether a YAML is an evaluation's rather than a training's: it names judges or methods and no stage."""
+    values, _ = read(path)
+    return bool({"judges", "method"} & set(values)) and "stage" not in values
 
-        def likeness(name: str) -> float:
-            return max(
-                difflib.SequenceMatcher(None, a, b).ratio()
-                for a, b in ((dotted, name), (leaf, name.rsplit(".", 1)[-1]))
-            )
 
-        return f"{where}: unknown key {dotted}; the nearest valid key is {max(keys, key=likeness)}"
-    return f"{where}: {dotted}: {problem['msg'].removeprefix('Value error, ')}, got {problem['input']!r}"
+def dry_run(cfg: EvalConfig) -> str:
+    """What an evaluation would do and what it lacks, in lines; nothing is computed.
+
+    UserError for an archive that exists and cannot be read.
+    """
+    from a3gan import checkpoint
+    from a3gan.data.archive import FaceSet
+
+    lines = [f"methods   {', '.join(cfg.method)}", f"policy    {Policy.parse(cfg.policy)}, alpha {cfg.alpha:g}"]
+    lines.append(f"pictures  {', '.join(cfg.degradations)}")
+    missing = []
+    if cfg.data.path is None:
+        lines.append(f"data      rendered faces: {cfg.data.synthetic_count} of {cfg.data.synthetic_people} people")
+    elif not Path(cfg.data.path).exists():
+        missing.append(f"data.path: {cfg.data.path}: no such archive; make it with `a3gan prepare`")
+    else:
+        faces = FaceSet.load(cfg.data.path, split=cfg.data.split, storage="disk")
+        lines.append(f"data      {cfg.data.path}: {len(faces)} faces of split {cfg.data.split}, {faces.size} px")
+    if cfg.data.photos is not None and not Path(cfg.data.photos).exists():
+        missing.append(f"data.photos: {cfg.data.photos}: no such folder or zip; null judges the aligned crops")
+    wanted = {f"judges.{i}.path": judge.path for i, judge in enumerate(cfg.judges) if judge.path}
+    wanted |= {"attributes_judge": cfg.attributes_judge}
+    if "a3gan" in cfg.method:
+        from a3gan.anonymizers.a3gan import DEFAULT_WEIGHTS
+
+        wanted["weights"] = cfg.weights or DEFAULT_WEIGHTS
+    missing += checkpoint.missing(wanted)
+    lines.append(f"judges    {', '.join(judge.name or judge.kind for judge in cfg.judges) or 'none'}")
+    lines.append("missing" if missing else "missing   nothing")
+    return "\n".join([*lines, *(f"  {line}" for line in missing)])

@@ -40,13 +40,15 @@ def reconstruction(
     perceptual: Tensor | None = None,
     embeddings_out: Tensor | None = None,
     embeddings_in: Tensor | None = None,
+    pixel: float = 1.0,
 ) -> Tensor:
-    """L_rec = mean (x̂ - x)² + 0.8 perceptual + 0.1 (1 - cos(R(x̂), R(x))): [N], >= 0, lower is better.
+    """L_rec = pixel · mean (x̂ - x)² + 0.8 perceptual + 0.1 (1 - cos(R(x̂), R(x))): [N], >= 0, lower is better.
 
-    Images [N, 3, S, S] in [-1, 1]; perceptual [N] and embeddings [N, E] are left out where None. For alpha = 0 only:
+    Images [N, 3, S, S] in [-1, 1]; perceptual [N] and embeddings [N, E] are left out where None; pixel is 1 beside
+    LPIPS. For alpha = 0 only:
     with the dial up, the image must not be the original's (losses/total.py sees to it).
     """
-    loss = (image_out - image_in).square().mean(dim=(1, 2, 3))
+    loss = pixel * (image_out - image_in).square().mean(dim=(1, 2, 3))
     if perceptual is not None:
         loss = loss + 0.8 * perceptual
     if embeddings_out is not None and embeddings_in is not None:

@@ -60,7 +60,9 @@ class LatentDiscriminator(nn.Module):
     def __init__(self, w_dim: int, hidden: int = 256):
         super().__init__()
         self.layers = nn.Sequential(
-            EqualLinear(w_dim, hidden, activate=True), EqualLinear(hidden, hidden, activate=True), EqualLinear(hidden, 1)
+            EqualLinear(w_dim, hidden, activate=True),
+            EqualLinear(hidden, hidden, activate=True),
+            EqualLinear(hidden, 1),
         )
 
     def forward(self, w: Tensor) -> Tensor:

@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from a3gan.models.ops import EqualLinear
+
 POOL = 4  # a 4x4 grid keeps where the mouth and the gaze are; a global mean would lose it
 
 
@@ -25,10 +27,11 @@ class Fusion(nn.Module):
     def __init__(self, widths: tuple[int, int, int], rows: int, w_dim: int, lateral: int):
         super().__init__()
         self.lateral = nn.ModuleList(nn.Conv2d(c, lateral, 1) for c in widths)
-        self.heads = nn.ModuleList(nn.Linear(lateral * POOL * POOL, w_dim) for _ in range(rows))
-        for head in self.heads:
-            nn.init.normal_(head.weight, std=0.1 / (lateral * POOL * POOL) ** 0.5)  # starts at the mean face
-            nn.init.zeros_(head.bias)
+        # Equalised, so that a step of the optimiser moves w by the rate and not by the rate times hundreds of inputs.
+        self.heads = nn.ModuleList(EqualLinear(lateral * POOL * POOL, w_dim) for _ in range(rows))
+        with torch.no_grad():
+            for head in self.heads:
+                head.weight.mul_(0.1)  # starts near the mean face
         self.register_buffer("w_start", torch.zeros(rows, w_dim))
 
     def forward(self, features: list[Tensor]) -> Tensor:

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from a3gan.data.attributes import SCHEMA, Schema, expand, to_values, widths
+from a3gan.models.ops import EqualLinear
 
 GENTLE_FROM = 7  # rows from here on paint skin and light; injected at a fifth, or both drift
 GENTLE = 0.2
@@ -46,12 +47,13 @@ class AINet(nn.Module):
         self.encode = nn.Sequential(
             nn.Linear(2 * flat + k + z_dim, hidden), nn.SiLU(), nn.Linear(hidden, code), nn.SiLU()
         )
-        self.scale = nn.Linear(code, rows * w_dim)  # gamma
-        self.shift = nn.Linear(code, rows * w_dim)  # beta
-        self.gate = nn.Linear(code, rows)  # u
-        for layer, gain in ((self.scale, 0.3), (self.shift, 0.3)):
-            nn.init.normal_(layer.weight, std=gain / code**0.5)
-            nn.init.zeros_(layer.bias)
+        # Equalised for the same reason as the fusion's heads: they write into W+.
+        self.scale = EqualLinear(code, rows * w_dim)  # gamma
+        self.shift = EqualLinear(code, rows * w_dim)  # beta
+        self.gate = EqualLinear(code, rows)  # u
+        with torch.no_grad():
+            self.scale.weight.mul_(0.3)
+            self.shift.weight.mul_(0.3)
         gentle = torch.tensor([GENTLE if i >= GENTLE_FROM else 1.0 for i in range(rows)])
         self.register_buffer("row_gain", gentle, persistent=False)
 

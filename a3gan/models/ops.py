@@ -153,7 +153,7 @@ class EqualConv2d(nn.Module):
         weight = (self.weight * self.gain).to(x.dtype)
         k = weight.shape[-1]
         if self.down:
-            # A 1x1 kernel commutes with dropping samples, so the filter itself may do the halving: a quarter of the work.
+            # A 1x1 kernel commutes with dropping samples, so the filter itself may halve: a quarter of the work.
             wide = k > 1
             x = upfirdn2d(x, self.blur, down=1 if wide else 2, pad=(2, 2) if wide else (1, 1))
             y = F.conv2d(x, weight, stride=2 if wide else 1)

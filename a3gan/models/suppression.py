@@ -130,11 +130,16 @@ class SuppressiveEncoder(nn.Module):
         levels: which of 1, 2, 3 carry an SCU. filler, reduction: see ``SuppressiveConvUnit``.
     """
 
-    def __init__(self, trunk: nn.ModuleList, *, levels: tuple[int, ...] = (1, 2, 3), filler: bool = True, reduction: int = 16):
+    def __init__(
+        self, trunk: nn.ModuleList, *, levels: tuple[int, ...] = (1, 2, 3), filler: bool = True, reduction: int = 16
+    ):
         super().__init__()
         self.trunk, self.widths = trunk, trunk.widths
         self.units = nn.ModuleDict(
-            {str(l): SuppressiveConvUnit(trunk.widths[l - 1], l, reduction=reduction, filler=filler) for l in levels}
+            {
+                str(level): SuppressiveConvUnit(trunk.widths[level - 1], level, reduction=reduction, filler=filler)
+                for level in levels
+            }
         )
 
     def forward(self, x: Tensor, alpha: Tensor) -> Suppressed:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from a3gan import checkpoint
 from a3gan.data.align import FRAMES
 from a3gan.errors import UserError
-from a3gan.scorers.blocks import Unit, fold, sample
+from a3gan.scorers.blocks import ResidualBlock, Unit, fold, sample
 from a3gan.scorers.guard import fingerprint
 
 SIZE = 64  # px, the side at which the trunk runs
@@ -28,19 +28,6 @@ EXPRESSIONS = ("neutral", "happiness", "other")
 TEMPLATE = FRAMES["face"]  # the landmark head predicts offsets from these points
 EYE_CROP = (20, 24)  # height, width in px of one eye crop
 EYE_HALF = (0.105, 0.135)  # half height and half width of one eye crop, units of the side
-
-
-class ResidualBlock(nn.Module):
-    """Basic block (He et al. 2016): two 3x3 convolutions and a shortcut, [N,Cin,H,W] -> [N,Cout,H/stride,W/stride]."""
-
-    def __init__(self, cin: int, cout: int, stride: int = 1) -> None:
-        super().__init__()
-        self.first = Unit(cin, cout, 3, stride, activation="silu")
-        self.second = Unit(cout, cout, 3)
-        self.shortcut = nn.Identity() if stride == 1 and cin == cout else Unit(cin, cout, 1, stride)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.silu(self.second(self.first(x)) + self.shortcut(x))
 
 
 def _plain_trunk(scale: float) -> tuple[list[nn.Module], list[int]]:
@@ -60,11 +47,15 @@ def _plain_trunk(scale: float) -> tuple[list[nn.Module], list[int]]:
 
 def _residual_trunk(scale: float) -> tuple[list[nn.Module], list[int]]:
     c = [max(8, round(w * scale / 8) * 8) for w in (24, 40, 72, 112)]
+
+    def block(i: int, o: int, s: int = 1) -> ResidualBlock:
+        return ResidualBlock(i, o, s, "silu")
+
     stages = [
-        nn.Sequential(Unit(3, c[0], 3, 2, activation="silu"), ResidualBlock(c[0], c[0])),
-        nn.Sequential(ResidualBlock(c[0], c[1], 2), ResidualBlock(c[1], c[1])),
-        nn.Sequential(ResidualBlock(c[1], c[2], 2), ResidualBlock(c[2], c[2])),
-        nn.Sequential(ResidualBlock(c[2], c[3], 2)),
+        nn.Sequential(Unit(3, c[0], 3, 2, activation="silu"), block(c[0], c[0])),
+        nn.Sequential(block(c[0], c[1], 2), block(c[1], c[1])),
+        nn.Sequential(block(c[1], c[2], 2), block(c[2], c[2])),
+        nn.Sequential(block(c[2], c[3], 2)),
     ]
     return stages, c
 

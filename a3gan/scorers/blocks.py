@@ -37,6 +37,20 @@ class Unit(nn.Module):
             self.norm = nn.Identity()
 
 
+class ResidualBlock(nn.Module):
+    """Basic block (He et al. 2016): two 3x3 convolutions and a shortcut, [N,Cin,H,W] -> [N,Cout,H/stride,W/stride]."""
+
+    def __init__(self, cin: int, cout: int, stride: int = 1, activation: str = "relu") -> None:
+        super().__init__()
+        self.first = Unit(cin, cout, 3, stride, activation=activation)
+        self.second = Unit(cout, cout, 3)
+        self.shortcut = nn.Identity() if stride == 1 and cin == cout else Unit(cin, cout, 1, stride)
+        self.act = _activation(activation, cout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.act(self.second(self.first(x)) + self.shortcut(x))
+
+
 def fold(network: nn.Module) -> nn.Module:
     """Fold every batch norm of a network that is loaded and in eval mode; returns it."""
     for module in network.modules():

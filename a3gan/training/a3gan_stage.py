@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -43,17 +44,28 @@ class A3GanStage(Stage):
         if cfg.model.generator.weights:
             load_generator(self.model, cfg.model.generator.weights)
         self.scorers = LossScorers.load(cfg).to(device)
-        self.readers = identity_readers(self.model.encoder.widths, self._embedding_width(data)).to(device)
-        self.networks["readers"] = self.readers
+        if self.scorers.recognisers:
+            with torch.no_grad():
+                first = self.scorers.embed(data.fetch(torch.tensor([0])).to(self.device))[0]
+            self.networks["readers"] = IdentityReaders(self.model.encoder.widths, first.shape[1]).to(device)
         self.optimizers = self._optimizers()
         self.adversary = Adversary(cfg, self.networks["discriminator"], self.optimizers["discriminator"], self.autocast)
         mask = face_mask(cfg.data.size, cfg.data.frame).to(device)
         self.places = (mask * INSIDE + (1 - mask) * OUTSIDE).detach()
-        self.known = self.scorers.embed_all(data, self.device) if self.scorers.recognisers else []
         total_images = cfg.train.total_images
         self.judged_from = phase_images(cfg.train.phases.discriminator_rests, total_images)
         self.suppress_from = phase_images(cfg.train.phases.reconstruct, total_images)
         self.join_from = self.suppress_from + phase_images(cfg.train.phases.suppress, total_images)
+
+    @cached_property
+    def known(self) -> list[Tensor]:
+        """Embeddings [count, E_j] of all originals by every recogniser; made when first needed, so not in a dry run."""
+        return self.scorers.embed_all(self.data, self.device) if self.scorers.recognisers else []
+
+    @property
+    def readers(self) -> IdentityReaders | None:
+        """The heads of the gradient reversal; None without a recogniser."""
+        return self.networks.get("readers")
 
     # --- building -----------------------------------------------------------------------------------------------
     @classmethod
@@ -81,21 +93,17 @@ class A3GanStage(Stage):
                 torch.zeros(batch, cfg.model.ainet.z_dim), torch.ones(batch),
             ),
             "discriminator": (x,), "injection_reader": (rows,), "latent": (rows,),
+            "readers": ([torch.zeros(batch, w, 4, 4) for w in networks["model"].encoder.widths],),
         }
         return {name: inputs[name] for name in networks}
-
-    def _embedding_width(self, data: FaceSet) -> int:
-        if not self.scorers.recognisers:
-            return 0
-        with torch.no_grad():
-            return self.scorers.embed(data.fetch(torch.tensor([0])).to(self.device))[0].shape[1]
 
     def _optimizers(self) -> dict[str, torch.optim.Optimizer]:
         train, model = self.cfg.train, self.model
         model.generator.requires_grad_(not self.cfg.model.generator.freeze)
         # The mapping network has nothing to learn here: no face is drawn from Z in this stage.
         model.generator.mapping.requires_grad_(False)
-        own = [model.encoder, model.fusion, model.ainet, self.networks["injection_reader"], self.readers]
+        own = [model.encoder, model.fusion, model.ainet]
+        own += [self.networks[name] for name in ("injection_reader", "readers") if name in self.networks]
         groups = [{"params": [p for net in own for p in net.parameters()], "lr": train.lr}]
         painted = [p for p in model.generator.parameters() if p.requires_grad]
         if painted:
@@ -136,7 +144,7 @@ class A3GanStage(Stage):
         self.optimizers["model"].zero_grad(set_to_none=True)
         loss.backward()
         if self.cfg.train.grad_clip:
-            nn.utils.clip_grad_norm_(self.model.encoder.parameters(), self.cfg.train.grad_clip)
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.cfg.train.grad_clip)
         self.optimizers["model"].step()
         scalars |= {f"loss/{name}": value for name, value in logged.items()}
         gates = enumerate(out.suppressed.gates, start=1)
@@ -158,7 +166,7 @@ class A3GanStage(Stage):
         self, batch: Batch, seen: View, out: A3GANOutput, c: Tensor, z: Tensor, alpha: Tensor, phase: str
     ) -> dict[str, Tensor]:
         """All terms of the loss that the phase has, name -> [N]."""
-        weights, x, image = self.cfg.loss, batch.images, out.image
+        weights, image = self.cfg.loss, out.image
         with self.autocast():
             now = self.scorers.view(image)
         terms = {"geometry": self._geometry(now, seen, c if phase == "joint" else None)}
@@ -203,7 +211,9 @@ class A3GanStage(Stage):
             with self.autocast():
                 embedded = self.scorers.embed(image)[0].float()
             known = self.known[0][batch.index]
-        rebuilt = preservation.reconstruction(image, x, distance, embedded, known)
+        rebuilt = preservation.reconstruction(
+            image, x, distance, embedded, known, pixel=self.cfg.loss.reconstruction_pixel
+        )
         return {"perceptual": distance * (1 - plain), "reconstruction": rebuilt}
 
     def _geometry(self, now: View, seen: View, c: Tensor | None) -> Tensor:
@@ -221,11 +231,15 @@ class A3GanStage(Stage):
             terms["gate_budget"] = suppression.gate_budget(gates, self.cfg.loss.rho)
         if self.known and self.cfg.loss.suppression > 0:
             target = self.known[0][batch.index]
-            read = [
-                reader(suppression.gradient_reversal(features.float().mean((2, 3)), alpha))
-                for reader, features in zip(self.readers, out.suppressed.features, strict=True)
+            features = out.suppressed.features
+            with torch.no_grad():
+                readable = [suppression.embedding_regression(r, target) < 1 for r in self.readers(features)]
+            # A guess that points away from the person takes nothing from the encoder, or it would learn to mirror.
+            hidden = [
+                suppression.gradient_reversal(f, alpha * r.to(alpha.dtype))
+                for f, r in zip(features, readable, strict=True)
             ]
-            errors = [suppression.embedding_regression(r, target).clamp_max(1.0) for r in read]
+            errors = [suppression.embedding_regression(r, target) for r in self.readers(hidden)]
             terms["suppression"] = torch.stack(errors).mean(0)
         return terms
 
@@ -289,11 +303,15 @@ class A3GanStage(Stage):
         self.adversary.p = state["augment_p"]
 
 
-def identity_readers(widths: tuple[int, ...], embedding: int) -> nn.ModuleList:
-    """Heads that try to read the recogniser's embedding from GAP(S_l); empty without a recogniser."""
-    if not embedding:
-        return nn.ModuleList()
-    return nn.ModuleList(nn.Sequential(nn.Linear(w, 256), nn.ReLU(), nn.Linear(256, embedding)) for w in widths)
+class IdentityReaders(nn.ModuleList):
+    """Heads that try to read the recogniser's embedding from GAP(S_l), one a level."""
+
+    def __init__(self, widths: tuple[int, ...], embedding: int):
+        super().__init__(nn.Sequential(nn.Linear(w, 256), nn.ReLU(), nn.Linear(256, embedding)) for w in widths)
+
+    def forward(self, features: list[Tensor]) -> list[Tensor]:
+        """S_1..S_3 -> three guesses [N, E], float32."""
+        return [head(f.float().mean((2, 3))) for head, f in zip(self, features, strict=True)]
 
 
 def load_generator(model: nn.Module, name: str) -> None:

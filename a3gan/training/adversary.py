@@ -23,7 +23,8 @@ class Adversary:
     """
 
     def __init__(
-        self, cfg: Config, net: nn.Module, optimizer: torch.optim.Optimizer, autocast: Callable[[], AbstractContextManager]
+        self, cfg: Config, net: nn.Module, optimizer: torch.optim.Optimizer,
+        autocast: Callable[[], AbstractContextManager],
     ):
         self.cfg, self.net, self.optimizer, self.autocast = cfg, net, optimizer, autocast
         self.p = 1.0 if cfg.train.augment == "diffaugment" else 0.0

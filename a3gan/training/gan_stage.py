@@ -70,9 +70,7 @@ class StyleGan2Stage(Stage):
         with self.autocast():
             w = self.generator.mapping(torch.randn(2 * n, self.generator.z_dim, device=device)).float()
         self.generator.track_w_mean(w.detach())
-        cut = torch.where(
-            torch.rand(n, device=device) < MIXING, torch.randint(1, rows, (n,), device=device), torch.tensor(rows, device=device)
-        )
+        cut = torch.randint(1, rows, (n,), device=device).masked_fill(torch.rand(n, device=device) >= MIXING, rows)
         first = torch.arange(rows, device=device)[None] < cut[:, None]
         return torch.where(first[:, :, None], w[:n, None], w[n:, None])
 

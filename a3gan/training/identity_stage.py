@@ -7,6 +7,7 @@ alone (CosFace, Wang et al. 2018), which is what rendered faces are for.
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from a3gan.config import Config
     from a3gan.data.archive import FaceSet
 
+logger = logging.getLogger(__name__)
 CLASS_WEIGHT = 0.05  # of the class term beside a teacher; without one it is all there is
 SCALE, MARGIN = 24.0, 0.2  # CosFace; mild, for people with two or three pictures
 
@@ -134,12 +136,13 @@ class IdentityStage(Stage):
 
     @torch.no_grad()
     def _teach(self) -> Tensor:
-        """The teacher's embeddings of all training faces: they never change, so once is enough."""
-        wanted = self.cfg.scorers.recognisers[0]
+        """The teacher's embeddings of all training faces [N,E]: they never change, so once is enough."""
+        wanted, frame = self.cfg.scorers.recognisers[0], self.data.frame
         teacher = load_recogniser(wanted.path, wanted.kind).to(self.device)
-        self.teacher_family, frame = teacher.family, self.data.frame
-        parts = [teacher(self.data.fetch(i).to(self.device), frame) for i in torch.arange(len(self.data)).split(64)]
-        return torch.cat(parts)
+        logger.info("the teacher, %s, looks at %d faces once", teacher.family, len(self.data))
+        rows = torch.arange(len(self.data)).split(64)
+        with self.autocast():
+            return torch.cat([teacher(self.data.fetch(i).to(self.device), frame).float() for i in rows])
 
     def step(self, batch: Batch, images_seen: int) -> dict[str, Tensor]:
         """One AdamW step on as many freshly drawn rows as the batch has."""
@@ -187,7 +190,7 @@ class IdentityStage(Stage):
         return verification(torch.cat(parts), self.val.identity)
 
     def inference_state(self, nets: dict[str, nn.Module]) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Half-precision weights (about 1.2 MB) and what `load_recogniser` needs; the class centres stay behind."""
+        """Half-precision weights (about 1.8 MB) and what `load_recogniser` needs; the class centres stay behind."""
         state = nets["identity"].state_dict()
         tensors = {f"identity.{k}": v.half() if v.is_floating_point() else v for k, v in state.items()}
         model = self.cfg.model.identity

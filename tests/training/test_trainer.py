@@ -124,10 +124,12 @@ def test_a_run_leaves_its_files(tmp_path: Path) -> None:
     folder = train(config(tmp_path / "run"))
     lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
     assert [line["images"] for line in lines if line["kind"] == "train"] == [8, 16, 24, 32, 40, 48]
-    assert lines[0]["loss"] > lines[-2]["loss"] > 0
+    assert lines[0]["kind"] == "val" and lines[0]["images"] == 0
+    assert lines[1]["loss"] > lines[-2]["loss"] > 0
     assert load_config(folder / "config.yaml") == config(folder)
-    metrics = json.loads((folder / "metrics.json").read_text())["metrics"]
-    assert metrics["error"] == pytest.approx(lines[-1]["error"], rel=1e-4)
+    record = json.loads((folder / "metrics.json").read_text())
+    assert record["metrics"]["error"] == pytest.approx(lines[-1]["error"], rel=1e-4)
+    assert record["before"]["error"] == lines[0]["error"] > record["metrics"]["error"]
     assert Image.open(folder / "sheets/000000048.png").size == (SIZE, SIZE)
     tensors, meta = checkpoint.load(folder / "checkpoint.safetensors")
     assert (
