@@ -8,10 +8,11 @@ import torch
 from torch import Tensor
 
 from a3gan import checkpoint
-from a3gan.anonymizers.base import FaceAnonymizer, noise, pick_device
+from a3gan.anonymizers.base import FaceAnonymizer, pick_device
 from a3gan.data.align import FRAMES
 from a3gan.data.attributes import Policy
 from a3gan.errors import UserError
+from a3gan.models.injection import seed_codes
 
 DEFAULT_WEIGHTS = "a3gan_64"
 BATCH = {"cpu": 16, "cuda": 256}  # faces a pass; results do not depend on it
@@ -71,7 +72,7 @@ class A3ganAnonymizer(FaceAnonymizer):
     @torch.inference_mode()
     def _anonymize(self, faces: Tensor, policy: Policy | None, seeds: list[int], alpha: float) -> Tensor:
         c = (policy or Policy()).vector().to(faces)
-        z = noise(seeds, self.z_dim).to(faces)
+        z = seed_codes(seeds, self.z_dim).to(faces)
         step = BATCH.get(self.device.type, 16)
         parts = []
         for start in range(0, len(faces), step):

@@ -83,12 +83,6 @@ def face_seed(seed: int | str, index: int | str) -> int:
     return int.from_bytes(digest[:8], "big") >> 1
 
 
-def noise(seeds: Sequence[int], width: int) -> Tensor:
-    """z float32 [N, width] ~ N(0, I), row i from seed i alone; drawn on the CPU, so equal for every device."""
-    rows = [torch.randn(width, generator=torch.Generator().manual_seed(int(seed) % 2**63)) for seed in seeds]
-    return torch.stack(rows) if rows else torch.zeros(0, width)
-
-
 def pick_device(device: str | torch.device | None) -> torch.device:
     """None or 'auto': cuda where there is one, else cpu. UserError for a device that this machine or torch lacks."""
     if device is None or str(device) == "auto":

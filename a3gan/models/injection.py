@@ -5,6 +5,7 @@ A3GAN (Zhai et al., ACM MM 2022) states its task; the equations are ours (docs/M
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -26,6 +27,12 @@ class Injection:
     delta: Tensor
     proposal: Tensor
     code: Tensor
+
+
+def seed_codes(seeds: Sequence[int], width: int) -> Tensor:
+    """z of each seed: float32 [N, width] ~ N(0, I), drawn on the CPU: a seed is the same face on every device."""
+    rows = [torch.randn(width, generator=torch.Generator().manual_seed(int(s) % 2**63)) for s in seeds]
+    return torch.stack(rows) if rows else torch.zeros(0, width)
 
 
 class AINet(nn.Module):

@@ -6,8 +6,10 @@ recogniser and frame leads from the frame's five points to the recogniser's: no 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -20,6 +22,7 @@ from a3gan.scorers.blocks import fold, sample
 from a3gan.scorers.guard import fingerprint
 
 KINDS = ("mobilefacenet_a", "mobilefacenet_b", "facenet", "small")
+DOWNLOADS = ("", "vggface2", "casia-webface")  # of kind facenet: names that facenet-pytorch fetches, "" = vggface2
 
 
 @dataclass(frozen=True)
@@ -114,6 +117,14 @@ class Recogniser(nn.Module):
         return F.normalize(embedding.float())
 
 
+def wanted_files(recognisers: Sequence[Any]) -> dict[str, str | None]:
+    """Key of the config -> file that a recogniser needs; None where it downloads its weights itself (dry runs)."""
+    return {
+        f"scorers.recognisers.{i}.path": None if r.kind == "facenet" and r.path in DOWNLOADS else r.path
+        for i, r in enumerate(recognisers)
+    }
+
+
 def load_recogniser(name_or_path: str | Path, kind: str) -> Recogniser:
     """A recogniser of one of `KINDS` from a file.
 
@@ -185,7 +196,7 @@ def _load_facenet(name: str) -> Recogniser:
             network.load_state_dict(state)
         except Exception as error:  # torch's reader raises many kinds for a cut or foreign file
             raise UserError(f"{name}: not a state dict of facenet-pytorch's InceptionResnetV1 ({error})") from error
-    elif name in ("", "vggface2", "casia-webface"):
+    elif name in DOWNLOADS:
         network = facenet_network(name or "vggface2")
     else:
         raise UserError(f"{name}: no such file; facenet takes 'vggface2', 'casia-webface' or the path of its weights")

@@ -124,6 +124,8 @@ class A3GanStage(Stage):
     def step(self, batch: Batch, images_seen: int) -> dict[str, Tensor]:
         """Render, teach the discriminators, then the model by the sum of all terms."""
         phase, x = self.phase(images_seen), batch.images
+        if self.suppress_from <= images_seen < self.suppress_from + len(x):
+            self._wake_units()
         with torch.no_grad(), self.autocast():
             seen = self.scorers.view(x)
         n = len(x)
@@ -149,6 +151,12 @@ class A3GanStage(Stage):
         scalars |= {f"loss/{name}": value for name, value in logged.items()}
         gates = enumerate(out.suppressed.gates, start=1)
         return scalars | {f"gate/level_{level}": g.detach().float().mean() for level, g in gates if g is not None}
+
+    def _wake_units(self) -> None:
+        """Forget Adam's moments of the suppressive units as they come on: after steps without gradient they are near 0,
+        which would make the first real steps many times too long."""
+        for parameter in self.model.encoder.units.parameters():
+            self.optimizers["model"].state.pop(parameter, None)
 
     def _teach_latent(self, out: A3GANOutput) -> dict[str, Tensor]:
         """The latent discriminator learns rows of w' from rows that the mapping network draws."""
@@ -186,7 +194,8 @@ class A3GanStage(Stage):
         terms |= {
             "attributes_move": anonymization.attributes_move(now.logits, seen.logits, active, margin=weights.m_a),
             "proposal_far": anonymization.proposal_far(proposal, seen.logits, c),
-            "realise": alpha * anonymization.realise(now.logits, proposal, active),
+            # The image follows the proposal; were it free to follow the image, both would stay with the original.
+            "realise": alpha * anonymization.realise(now.logits, proposal.detach(), active),
             "keep": preservation.keep(now.logits, seen.logits, active),
             "code": code.delta_norm(out.injection.delta),
             "injective": code.injective(self.networks["injection_reader"](out.injection.delta), proposal.detach()),

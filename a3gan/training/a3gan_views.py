@@ -9,6 +9,7 @@ from torch import Tensor
 
 from a3gan.data.attributes import SCHEMA, Policy, slices
 from a3gan.models.a3gan import A3GAN
+from a3gan.models.injection import seed_codes
 from a3gan.scorers.landmarks import eye_distance
 
 if TYPE_CHECKING:
@@ -21,17 +22,12 @@ VALIDATION_FACES = 256
 CHUNK = 32
 
 
-def seed_codes(seeds: list[int], z_dim: int, device: torch.device) -> Tensor:
-    """One N(0, I) vector for each seed, drawn on the CPU so that a seed is one face on every device: [N, z_dim]."""
-    return torch.stack([torch.randn(z_dim, generator=torch.Generator().manual_seed(s)) for s in seeds]).to(device)
-
-
 @torch.no_grad()
 def render(model: A3GAN, scorers: LossScorers, x: Tensor, policy: str, seed: int, alpha: float = 1.0) -> Tensor:
     """Faces [N, 3, S, S] under one policy and one seed."""
     n = len(x)
     c = Policy.parse(policy).vector().to(x.device).expand(n, -1)
-    z = seed_codes([seed] * n, model.ainet.z_dim, x.device)
+    z = seed_codes([seed] * n, model.ainet.z_dim).to(x.device)
     a = scorers.view(x).logits
     return model(x, a, c, z, torch.full((n,), alpha, device=x.device)).image
 

@@ -18,7 +18,8 @@ from a3gan import checkpoint
 from a3gan.data.augment import augment
 from a3gan.errors import UserError
 from a3gan.scorers.attributes import resize
-from a3gan.scorers.identity import load_recogniser
+from a3gan.scorers.guard import fingerprint
+from a3gan.scorers.identity import load_recogniser, wanted_files
 from a3gan.scorers.small_identity import SIZE, SmallIdentity
 from a3gan.training.attributes_stage import cosine_lr, low_resolutions
 from a3gan.training.stage import Batch, Stage
@@ -125,24 +126,26 @@ class IdentityStage(Stage):
 
     @classmethod
     def missing_weights(cls, cfg: Config) -> list[str]:
-        lines = []
-        for number, recogniser in enumerate(cfg.scorers.recognisers[:1]):
-            try:
-                if recogniser.path:
-                    checkpoint.resolve(recogniser.path)
-            except UserError as error:
-                lines.append(f"scorers.recognisers.{number}.path: {error}")
-        return lines
+        return checkpoint.missing(wanted_files(cfg.scorers.recognisers[:1]))
 
     @torch.no_grad()
     def _teach(self) -> Tensor:
-        """The teacher's embeddings of all training faces [N,E]: they never change, so once is enough."""
+        """The teacher's embeddings of all training faces [N,E]: they never change, so once a run is enough."""
         wanted, frame = self.cfg.scorers.recognisers[0], self.data.frame
         teacher = load_recogniser(wanted.path, wanted.kind).to(self.device)
+        path = self.cfg.run_dir / "teacher.safetensors"
+        faces = {f"{i} {name}": self.data.landmarks[i] for i, name in enumerate(self.data.files)}
+        known = {"teacher": teacher.fingerprint, "faces": fingerprint("faces", faces)}
+        if path.is_file():
+            tensors, meta = checkpoint.load(path)
+            if all(meta.get(key) == value for key, value in known.items()):
+                return tensors["embeddings"].to(self.device)
         logger.info("the teacher, %s, looks at %d faces once", teacher.family, len(self.data))
         rows = torch.arange(len(self.data)).split(64)
         with self.autocast():
-            return torch.cat([teacher(self.data.fetch(i).to(self.device), frame).float() for i in rows])
+            parts = [teacher(self.data.fetch(i).to(self.device), frame).float() for i in rows]
+        checkpoint.save(path, {"embeddings": torch.cat(parts)}, known)
+        return torch.cat(parts)
 
     def step(self, batch: Batch, images_seen: int) -> dict[str, Tensor]:
         """One AdamW step on as many freshly drawn rows as the batch has."""

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from a3gan import checkpoint
 from a3gan.data.augment import random_transform
 from a3gan.scorers.attributes import AttributeNetwork, load_attributes
-from a3gan.scorers.identity import load_recogniser
+from a3gan.scorers.guard import fingerprint
+from a3gan.scorers.identity import load_recogniser, wanted_files
 from a3gan.scorers.measured import attribute_logits
 from a3gan.scorers.perceptual import feature_distance, load_lpips
 
@@ -53,7 +54,8 @@ class LossScorers(nn.Module):
 
     def fingerprints(self) -> list[str]:
         """Of every scorer that a loss used, for ``refuse_training_judges``."""
-        return [self.attributes.fingerprint, *(r.fingerprint for r in self.recognisers)]
+        lpips = [] if self.lpips is None else [fingerprint(self.lpips.family, self.lpips.state_dict())]
+        return [self.attributes.fingerprint, *(r.fingerprint for r in self.recognisers), *lpips]
 
     def view(self, x: Tensor) -> View:
         """Images [N, 3, S, S] -> what the attribute network sees; differentiable in x."""
@@ -88,13 +90,5 @@ class LossScorers(nn.Module):
     @staticmethod
     def missing(cfg: Config) -> list[str]:
         """Weights that the config names and that are not there, one line each."""
-        lines = []
-        named = {"scorers.attributes": cfg.scorers.attributes}
-        named |= {f"scorers.recognisers.{i}.path": r.path for i, r in enumerate(cfg.scorers.recognisers) if r.path}
-        for key, name in named.items():
-            if name is not None:
-                try:
-                    checkpoint.resolve(name)
-                except Exception as error:  # a UserError in words
-                    lines.append(f"{key}: {error}")
-        return lines
+        named = {"scorers.attributes": cfg.scorers.attributes, "scorers.lpips_backbone": cfg.scorers.lpips_backbone}
+        return checkpoint.missing(named | wanted_files(cfg.scorers.recognisers))

@@ -18,7 +18,6 @@ from a3gan.scorers.attributes import AttributeNetwork
 from a3gan.scorers.small_identity import SmallIdentity
 from a3gan.training import a3gan_stage, trainer
 from a3gan.training.a3gan_stage import A3GanStage, IdentityReaders
-from a3gan.training.a3gan_views import seed_codes
 from a3gan.training.stage import Batch
 from a3gan.training.trainer import build_stage, train
 
@@ -161,7 +160,7 @@ def test_every_weight_can_be_zero(scorers: list[str], faces: FaceSet) -> None:
         it.cfg = it.adversary.cfg = config(scorers, f"loss.{name}=0")
         scalars = step(it, faces, "joint")
         assert all(torch.isfinite(v) for v in scalars.values()), name
-        gone = {"diversity", "suppression", "adversarial"}  # these cost a pass of their own, so they are not even logged
+        gone = {"diversity", "suppression", "adversarial"}  # a pass of their own: not even logged
         assert (f"loss/{name}" in scalars) == (name not in gone), name
 
 
@@ -304,8 +303,3 @@ def test_networks_take_their_example_inputs(scorers: list[str]) -> None:
     for name, inputs in A3GanStage.example_inputs(cfg, networks, 2).items():
         networks[name](*inputs)
     assert len(IdentityReaders((8, 8, 8), 4)) == 3
-
-
-def test_seed_codes() -> None:
-    codes = seed_codes([1, 2, 1], 8, CPU)
-    assert codes.shape == (3, 8) and torch.equal(codes[0], codes[2]) and not torch.equal(codes[0], codes[1])

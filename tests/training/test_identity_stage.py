@@ -80,19 +80,29 @@ def test_people_are_told_apart_without_a_teacher() -> None:
     assert metrics["genuine"] > metrics["impostor"]
 
 
-def test_a_teacher_is_copied(monkeypatch) -> None:
+def test_a_teacher_is_copied_and_asked_once(monkeypatch, tmp_path) -> None:
     class Teacher(torch.nn.Module):
-        family = "teacher"
+        family, fingerprint, calls = "teacher", "teacher:1", 0
 
         def forward(self, x, frame):  # the mean colour
+            Teacher.calls += 1
             return F.normalize(F.pad(x.mean((2, 3)), (0, 13), value=0.1))
 
     monkeypatch.setattr(identity_stage, "load_recogniser", lambda path, kind: Teacher())
     faces = people(6, 2)
     torch.manual_seed(0)
-    stage = IdentityStage(config(recognisers=[{"path": "x", "kind": "small"}]), faces, None, torch.device("cpu"))
+    cfg = config(recognisers=[{"path": "x", "kind": "small"}])
+    cfg.run.dir = str(tmp_path)
+    stage = IdentityStage(cfg, faces, None, torch.device("cpu"))
     logs = run(stage, faces, 20)
     assert sum(log["distil"] for log in logs[-4:]) < 0.7 * sum(log["distil"] for log in logs[:4])
+    again = IdentityStage(cfg, faces, None, torch.device("cpu"))
+    run(again, faces, 1)
+    assert Teacher.calls == 1  # the second sitting reads the run's folder
+    torch.testing.assert_close(again.teacher_rows, stage.teacher_rows)
+    Teacher.fingerprint = "teacher:2"
+    run(IdentityStage(cfg, faces, None, torch.device("cpu")), faces, 1)
+    assert Teacher.calls == 2
 
 
 def test_nothing_to_learn_from_is_an_error() -> None:
