@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 STATE, CHECKPOINT = "state.safetensors", "checkpoint.safetensors"
-_FREE = ("run.", "train.total_images", "data.storage")  # keys that may change between two sittings of one run
+_FREE = ("run.", "train.total_images", "train.phases.", "data.storage")  # may change between two sittings of one run
 
 
 def save_state(folder: Path, stage: Stage, ema: Ema, images_seen: int) -> None:
