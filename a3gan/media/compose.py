@@ -17,7 +17,7 @@ from a3gan.data.align import invert, transform_points, warp_batch
 from a3gan.data.mask import bounds, face_mask, oval
 from a3gan.data.ranges import to_float, to_uint8
 
-GAIN = (0.7, 1.4)  # bounds of the contrast correction: beyond them the two rims show different things
+GAIN = (0.9, 1.1)  # bounds of the contrast correction: hair and background at the rim say little about the face
 SHIFT = 0.4  # bound of the brightness correction, of a range of 2
 MARGIN = 0.15  # a mosaic reaches this share of the box's side beyond each of its edges
 
