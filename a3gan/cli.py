@@ -162,6 +162,34 @@ def evaluate(config: str, overrides: tuple[str, ...], method: str | None, dry_ru
     click.echo(str(run(config, list(overrides))))
 
 
+@cli.group()
+def bench() -> None:
+    """Measure speed, as ratios within one run."""
+
+
+@bench.command("train")
+@click.argument("file", type=click.Path(), default="a3gan/faces_64")
+@click.argument("overrides", nargs=-1, metavar="[key=value]...")
+@_debug
+def bench_train(file: str, overrides: tuple[str, ...]) -> None:
+    """Images a second of each phase of a training config, against the machine's matrix rate."""
+    from a3gan.bench import bench_train as run
+    from a3gan.config import load_config
+
+    for line in run(load_config(file, overrides)):
+        click.echo(line)
+
+
+@bench.command("layers")
+@_debug
+def bench_layers() -> None:
+    """Our layers against the library's own."""
+    from a3gan.bench import bench_layers as run
+
+    for line in run():
+        click.echo(line)
+
+
 @cli.command()
 @click.argument("name", required=False)
 @_debug

@@ -150,7 +150,7 @@ class Loss(Section):
     perceptual: Weight = key(1.0, "perceptual distance, 0.8 outside and 0.2 inside the face mask")
     reconstruction: Weight = key(1.0, "at alpha = 0: L2 + 0.8 perceptual + 0.1 (1 - cosine)")
     reconstruction_pixel: Weight = key(
-        1.0, "weight of the L2 inside the reconstruction: features of small networks see less than LPIPS does"
+        1.0, "weight of the L2 in the reconstruction and, where alpha > 0, around the face; more beside small features"
     )
     reconstruction_identity: bool = key(True, "false = no cosine in it, which saves a recogniser pass")
     suppression: Weight = key(0.1, "gradient reversal on the suppressed features")

@@ -22,28 +22,32 @@ def blur_kernel(taps: tuple[int, ...] = (1, 3, 3, 1)) -> Tensor:
     return two / two.sum()
 
 
+def _upfirdn(x: Tensor, kernel: Tensor, up: int, down: int, pad: tuple[int, int, int, int]) -> Tensor:
+    n, c, h, w = x.shape
+    k = kernel.shape[0]
+    if up > 1:
+        stuffed = torch.zeros((n, c, h * up, w * up), dtype=x.dtype, device=x.device)
+        stuffed = stuffed.contiguous(memory_format=_format(x))
+        stuffed[:, :, ::up, ::up] = x
+        x = stuffed
+    if any(pad):
+        x = F.pad(x, pad)
+    weight = kernel.flip(0, 1).to(device=x.device, dtype=x.dtype)
+    return F.conv2d(x, weight[None, None].expand(c, 1, k, k).contiguous(), stride=down, groups=c)
+
+
 class _UpFirDn(torch.autograd.Function):
     """``upfirdn2d`` whose gradient is ``upfirdn2d`` with up and down exchanged and the kernel flipped.
 
-    Written out because the library's own gradient of a strided depthwise convolution is many times slower on a CPU
-    (docs/PERFORMANCE.md); as the gradient calls the function itself, it can be differentiated again (R1).
+    As the gradient calls the function itself, it can be differentiated again (R1).
     """
 
     @staticmethod
     def forward(ctx, x: Tensor, kernel: Tensor, up: int, down: int, pad: tuple[int, int, int, int]) -> Tensor:
-        n, c, h, w = x.shape
+        h, w = x.shape[2:]
         k = kernel.shape[0]
-        left, right, top, bottom = pad
-        if up > 1:
-            stuffed = torch.zeros((n, c, h * up, w * up), dtype=x.dtype, device=x.device)
-            stuffed = stuffed.contiguous(memory_format=_format(x))
-            stuffed[:, :, ::up, ::up] = x
-            x = stuffed
-        if any(pad):
-            x = F.pad(x, pad)
-        weight = kernel.flip(0, 1).to(device=x.device, dtype=x.dtype)
-        weight = weight[None, None].expand(c, 1, k, k).contiguous()
-        y = F.conv2d(x, weight, stride=down, groups=c)
+        left, _, top, _ = pad
+        y = _upfirdn(x, kernel, up, down, pad)
         back = (
             k - left - 1, w * up - y.shape[3] * down + left - up + 1,
             k - top - 1, h * up - y.shape[2] * down + top - up + 1,
@@ -70,7 +74,10 @@ def upfirdn2d(x: Tensor, kernel: Tensor, up: int = 1, down: int = 1, pad: tuple[
     """
     if torch.is_autocast_enabled(x.device.type):
         x = x.to(torch.get_autocast_dtype(x.device.type))
-    return _UpFirDn.apply(x, kernel, up, down, (*pad, *pad))
+    # On a CPU the library's gradient of a strided 16-bit depthwise convolution takes 15 to 25 times as long as ours; in
+    # float32 the library is ahead (docs/PERFORMANCE.md).
+    ours = x.device.type == "cpu" and x.dtype in (torch.bfloat16, torch.float16)
+    return (_UpFirDn.apply if ours else _upfirdn)(x, kernel, up, down, (*pad, *pad))
 
 
 def _format(x: Tensor) -> torch.memory_format:

@@ -1,7 +1,8 @@
 """Layers of a frozen network whose gradient only has to reach the input: same values, a far cheaper backward pass.
 
-On a CPU the library's backward of a strided depthwise convolution in 16 bits, and of PReLU in any type, costs tens of
-times its forward pass (docs/PERFORMANCE.md). Both gradients are written here with operations that are fast everywhere.
+On a CPU the library's backward of a strided depthwise convolution in 16 bits, and of PReLU in any type, costs many
+times its forward pass (`a3gan bench layers`, docs/PERFORMANCE.md). Both gradients are written here with operations that
+are fast everywhere.
 """
 
 from __future__ import annotations
@@ -69,7 +70,11 @@ class FrozenDepthwise(nn.Module):
         """[N, C, H, W] -> [N, C, H', W']."""
         if torch.is_autocast_enabled(x.device.type):
             x = x.to(torch.get_autocast_dtype(x.device.type))
-        y = _Depthwise.apply(x, self.weight.to(x.dtype), self.stride, self.padding)
+        weight = self.weight.to(x.dtype)
+        if self.stride > 1 and x.device.type == "cpu" and x.dtype in (torch.bfloat16, torch.float16):
+            y = _Depthwise.apply(x, weight, self.stride, self.padding)
+        else:  # here the library is as fast or faster
+            y = F.conv2d(x, weight, stride=self.stride, padding=self.padding, groups=len(weight))
         return y if self.bias is None else y + self.bias.to(y.dtype)[None, :, None, None]
 
 

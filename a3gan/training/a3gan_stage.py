@@ -51,6 +51,7 @@ class A3GanStage(Stage):
         self.optimizers = self._optimizers()
         self.adversary = Adversary(cfg, self.networks["discriminator"], self.optimizers["discriminator"], self.autocast)
         mask = face_mask(cfg.data.size, cfg.data.frame).to(device)
+        self.around = 1 - mask
         self.places = (mask * INSIDE + (1 - mask) * OUTSIDE).detach()
         total_images = cfg.train.total_images
         self.judged_from = phase_images(cfg.train.phases.discriminator_rests, total_images)
@@ -223,7 +224,10 @@ class A3GanStage(Stage):
         rebuilt = preservation.reconstruction(
             image, x, distance, embedded, known, pixel=self.cfg.loss.reconstruction_pixel
         )
-        return {"perceptual": distance * (1 - plain), "reconstruction": rebuilt}
+        # Features say little about colour: around the face, where nothing is to change, the pixels are held as well.
+        off = (self.around * (image - x).square()).mean((1, 2, 3))
+        likeness = distance + self.cfg.loss.reconstruction_pixel * off
+        return {"perceptual": likeness * (1 - plain), "reconstruction": rebuilt}
 
     def _geometry(self, now: View, seen: View, c: Tensor | None) -> Tensor:
         """Landmarks and openings as in the original; an opening that may change is not held."""
