@@ -38,6 +38,43 @@ def ship(source: Path, target: Path) -> Path:
     return target
 
 
+SHEET = (4, 8)  # rows (one seed each) and columns of the sheet beside shipped A3GAN weights
+MIXED = 3  # people whose codes are averaged into one column
+
+
+@torch.no_grad()
+def sheet(weights: Path, archive: Path, split: str = "val") -> Path:
+    """Write ``NAME.png`` beside A3GAN weights: generated faces only, so that the card shows nobody.
+
+    Each column is the mean code of ``MIXED`` people of ``archive`` with the mean of their attributes, each row one seed
+    under the default policy. UserError for other weights or a split with too few faces.
+    """
+    from a3gan.anonymizers.a3gan import A3ganAnonymizer
+    from a3gan.data.archive import FaceSet
+    from a3gan.data.attributes import Policy
+    from a3gan.data.ranges import to_pil, to_uint8
+    from a3gan.models.injection import seed_codes
+
+    method = A3ganAnonymizer(weights, "cpu")
+    faces = FaceSet.load(archive, split=split, size=method.size, storage="disk")
+    rows, columns = SHEET
+    if len(faces) < columns * MIXED:
+        raise UserError(f"{archive}: split {split!r} has {len(faces)} faces, the sheet mixes {columns * MIXED}")
+    spread = torch.linspace(0, len(faces) - 1, columns * MIXED).long()  # neighbours may be one person
+    x = faces.fetch(spread)
+    model = method.model
+    w = model.fusion(model.encoder(x, torch.ones(len(x))).features).unflatten(0, (columns, MIXED)).mean(1)
+    a = method.logits(x).unflatten(0, (columns, MIXED)).mean(1)
+    c = Policy.parse().vector().expand(columns, -1)
+    drawn = []
+    for seed in range(1, rows + 1):
+        delta = model.ainet(w, a, c, seed_codes([seed] * columns, method.z_dim)).delta
+        drawn.append(torch.cat(list(model.generator.synthesis(w + delta)), 2))
+    path = weights.with_suffix(".png")
+    to_pil(to_uint8(torch.cat(drawn, 1).clamp(-1, 1))).save(path)
+    return path
+
+
 def portable(config: dict[str, Any]) -> dict[str, Any]:
     """The config without folders of one machine: paths are cut to their last part, the run's folder is left out."""
 
@@ -79,9 +116,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m a3gan.release", description=__doc__)
     parser.add_argument("source", type=Path, help="checkpoint.safetensors of a run")
     parser.add_argument("target", type=Path, help="file to write, in checkpoints/")
+    parser.add_argument("--sheet", type=Path, metavar="ARCHIVE", help="also draw generated faces beside A3GAN weights")
     options = parser.parse_args(arguments)
     try:
         print(ship(options.source, options.target))
+        if options.sheet is not None:
+            print(sheet(options.target, options.sheet))
     except UserError as error:
         print(f"a3gan: {error}", file=sys.stderr)
         return 1
