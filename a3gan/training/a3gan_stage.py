@@ -18,7 +18,7 @@ from a3gan.models.a3gan import A3GANOutput
 from a3gan.models.build import build_a3gan, build_discriminator
 from a3gan.models.discriminator import LatentDiscriminator
 from a3gan.models.injection import InjectionReader
-from a3gan.training.adversary import Adversary
+from a3gan.training.adversary import Adversary, as_judge
 from a3gan.training.loss_scorers import LossScorers, View
 from a3gan.training.stage import Batch, Stage
 
@@ -202,7 +202,8 @@ class A3GanStage(Stage):
             "injective": code.injective(self.networks["injection_reader"](out.injection.delta), proposal.detach()),
         }
         if "latent" in self.networks:
-            terms["latent"] = code.latent(self._frozen("latent", out.w_plus))
+            with as_judge(self.networks["latent"]):
+                terms["latent"] = code.latent(self.networks["latent"](out.w_plus))
         if weights.diversity > 0 and self.scorers.recognisers:
             terms["diversity"] = self._diversity(batch, seen, image, c, alpha)
         return terms
@@ -279,14 +280,6 @@ class A3GanStage(Stage):
             one, two = self.scorers.embed(image[rows])[0], self.scorers.embed(other)[0]
         close = anonymization.diversity(one.float(), two.float(), self.cfg.loss.m_div)
         return torch.zeros_like(alpha).index_put((rows,), close * (len(alpha) / few))
-
-    def _frozen(self, name: str, value: Tensor) -> Tensor:
-        net = self.networks[name]
-        net.requires_grad_(False)
-        try:
-            return net(value)
-        finally:
-            net.requires_grad_(True)
 
     # --- looking and saving -------------------------------------------------------------------------------------
     def validate(self, nets: dict[str, nn.Module]) -> dict[str, float]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING
 
 import torch
@@ -14,6 +14,16 @@ from a3gan.training.augment_gan import adapt, augment
 
 if TYPE_CHECKING:
     from a3gan.config import Config
+
+
+@contextmanager
+def as_judge(net: nn.Module) -> Iterator[None]:
+    """Within it the net's weights take no gradient; what it is shown still does."""
+    net.requires_grad_(False)
+    try:
+        yield
+    finally:
+        net.requires_grad_(True)
 
 
 class Adversary:
@@ -37,11 +47,8 @@ class Adversary:
 
     def against(self, fake: Tensor) -> Tensor:
         """Logits of generated images for the generator's own loss: the discriminator's weights take no gradient."""
-        self.net.requires_grad_(False)
-        try:
+        with as_judge(self.net):
             return self.logits(fake)
-        finally:
-            self.net.requires_grad_(True)
 
     def learn(self, real: Tensor, fake: Tensor, step: int) -> dict[str, Tensor]:
         """One update: logistic loss, every ``loss.r1_every`` steps also R1 (weighted up by as much)."""

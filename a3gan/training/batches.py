@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from a3gan.data.align import MIRROR
 from a3gan.errors import UserError
 from a3gan.training.stage import Batch
 
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
     from a3gan.data.archive import FaceSet
 
 logger = logging.getLogger(__name__)
-_MIRROR = [1, 0, 2, 4, 3]  # the five points after a flip: left and right change places
 _ODD = ("yaw", "roll")  # angles: targets that change sign in a mirror
 
 
@@ -102,7 +102,7 @@ def make_batch(
 def mirror(batch: Batch, flipped: Tensor) -> Batch:
     """Mirrors the rows where `flipped` (bool [B]) is true: pixels, landmarks and the targets that have a side."""
     rows = flipped[:, None, None]
-    points = batch.landmarks[:, _MIRROR].clone()
+    points = batch.landmarks[:, list(MIRROR)].clone()
     points[..., 0] = 1 - points[..., 0]
     targets = {n: torch.where(flipped, -t, t) if n in _ODD else t for n, t in batch.targets.items()}
     return Batch(
