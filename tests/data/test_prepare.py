@@ -176,6 +176,8 @@ def test_an_interrupted_process_leaves_no_archive(folder, tmp_path):
         import os, signal, sys
         from a3gan.data import prepare_face
         from a3gan.data.prepare import prepare
+        # A shell that starts its jobs in the background has them ignore SIGINT, and children inherit that.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         seen = []
         def detect(self, image):
             seen.append(1)
