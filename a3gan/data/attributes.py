@@ -53,7 +53,8 @@ class Attribute:
 
 Schema = tuple[Attribute, ...]
 
-# Spans: about the 5th and 95th percentile of LFW, all splits (docs/RESULTS.md). The measurements are defined in scorers/landmarks.py and measured.py.
+# Spans: about the 5th and 95th percentile of LFW, all splits (docs/RESULTS.md). The measurements are defined in
+# scorers/landmarks.py and measured.py.
 SCHEMA: Schema = (
     Attribute("expression", "categorical", ("neutral", "happiness", "other"), "expression", "head:expression",
               "expression", (("neutral", 0), ("happiness", 1), ("*", 2))),
