@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from a3gan import cli
+from a3gan.commands import running
 from a3gan.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -85,7 +86,7 @@ def test_models_lists(capsys: pytest.CaptureFixture) -> None:
     status, out, _ = run(capsys, "models")
     assert status == 0 and out.strip()
     with pytest.raises(UserError):
-        cli.models.callback(name="nothing_like_it")
+        running.models.callback(name="nothing_like_it")
 
 
 def test_train_py_is_the_same_command() -> None:

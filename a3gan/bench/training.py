@@ -1,42 +1,21 @@
-"""Speed, measured side by side in one run: steps against the machine's matrix rate, layers against the library's.
+"""The training step of each stage and phase against the machine's matrix rate.
 
-Times are medians over repeats; on a busy machine the ratios are what to read.
+On a busy machine the ratios are what to read.
 """
 
 from __future__ import annotations
 
-import statistics
-import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+
+from a3gan.bench.timing import matrix_rate, seconds
 
 if TYPE_CHECKING:
     from a3gan.config import Config
 
 FACES = 32  # rendered faces behind the batches: a step costs the same whatever they show
-
-
-def seconds(call: Callable[[], object], device: torch.device, repeats: int = 5) -> float:
-    """Median wall seconds of a call after one warm-up, the device waited for."""
-    times = []
-    for i in range(repeats + 1):
-        began = time.perf_counter()
-        call()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        if i:
-            times.append(time.perf_counter() - began)
-    return statistics.median(times)
-
-
-def matrix_rate(device: torch.device, dtype: torch.dtype, side: int = 1536) -> float:
-    """FLOP/s of a square matrix product: the most that this machine gives a network in this precision."""
-    a = torch.randn(side, side, device=device).to(dtype)
-    return 2 * side**3 / seconds(lambda: a @ a, device)
 
 
 def bench_train(cfg: Config, repeats: int = 5) -> list[str]:
@@ -102,46 +81,3 @@ def costliest(step: Callable[[], object], count: int = 8) -> list[str]:
     whole = sum(own.values()) or 1
     best = sorted(own.items(), key=lambda item: -item[1])[:count]
     return ["where the time goes:"] + [f"  {100 * t / whole:5.1f} %  {name}" for name, t in best]
-
-
-def bench_layers(repeats: int = 5) -> list[str]:
-    """Forward and backward of our layers against the library's own: same input, same run (above 1: ours is faster)."""
-    from a3gan.models.ops import blur_kernel, upfirdn2d
-    from a3gan.scorers.frozen import FrozenDepthwise, FrozenPReLU
-
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    lines = [f"{device}, {torch.get_num_threads()} threads; input [16, 128, 28, 28], forward and backward"]
-    for dtype in (torch.float32, torch.bfloat16):
-        x = torch.randn(16, 128, 28, 28, device=device).to(dtype).contiguous(memory_format=torch.channels_last)
-        x.requires_grad_(True)
-        kernel = blur_kernel().to(device)
-        weight = kernel.to(dtype)[None, None].expand(128, 1, 4, 4).contiguous()
-        pairs: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]] = {
-            "blur": (
-                lambda x, k=kernel: upfirdn2d(x, k, pad=(2, 1)),
-                lambda x, w=weight: F.conv2d(F.pad(x, (2, 1, 2, 1)), w, groups=128),
-            ),
-            "blur and halve": (
-                lambda x, k=kernel: upfirdn2d(x, k, down=2, pad=(1, 1)),
-                lambda x, w=weight: F.conv2d(F.pad(x, (1, 1, 1, 1)), w, stride=2, groups=128),
-            ),
-        }
-        for stride in (1, 2):
-            conv = nn.Conv2d(128, 128, 3, stride, 1, groups=128).to(device, dtype).requires_grad_(False)
-            pairs[f"frozen depthwise, stride {stride}"] = (FrozenDepthwise(conv), conv)
-        prelu = nn.PReLU(128).to(device, dtype).requires_grad_(False)
-        pairs["frozen PReLU"] = (FrozenPReLU(prelu), prelu)
-        for name, (ours, theirs) in pairs.items():
-            gradient = torch.randn_like(ours(x))
-            mine, other = (_both_ways(f, x, gradient, device, repeats) for f in (ours, theirs))
-            lines.append(
-                f"{str(dtype).removeprefix('torch.'):9} {name:26} {1e3 * mine:7.2f} ms, library {1e3 * other:7.2f} ms: "
-                f"{other / mine:5.1f} times as fast"
-            )
-    return lines
-
-
-def _both_ways(
-    f: Callable[[Tensor], Tensor], x: Tensor, gradient: Tensor, device: torch.device, repeats: int
-) -> float:
-    return seconds(lambda: torch.autograd.grad(f(x), x, gradient), device, repeats)
