@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import subprocess
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -14,39 +16,67 @@ from torch import Tensor, nn
 
 from a3gan import __version__
 from a3gan.errors import UserError
+from a3gan.files import replacing
 
-FORMAT = "a3gan-1"
+FORMAT = "a3gan-1"  # raise the number when an older a3gan would misread a new file
+OLDEST = 1  # the first format that this version still reads
 _KEY = "a3gan"  # the one entry of the safetensors header that we use; its value is JSON
 
 
 def save(path: str | Path, tensors: dict[str, Tensor], meta: dict[str, Any], keep: int = 0) -> Path:
     """Writes `tensors` and JSON-able `meta` to `path`; the old file stays whole until the new one is on disk.
 
-    `keep` older files stay as ``<stem>.1.safetensors`` (the newest of them), ``.2`` and so on.
+    `keep` older files stay as ``<stem>.1.safetensors`` (the newest of them), ``.2`` and so on. A file of the same or a
+    later ``images_seen`` is not older (a kill undid those steps), nor is one that is not whole: they give way.
 
     Tensors are stored contiguous and on their own, so that views and channels-last weights are fine.
-    ``format`` and ``revision`` are added to `meta` where absent.
+    ``format`` and ``revision`` are added to `meta` where absent. Raises NotWritten (full disk, read-only folder); the
+    files that were there are whole then.
     """
-    from safetensors.torch import save_file
-
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps({"format": FORMAT, "revision": revision(), **meta}, ensure_ascii=False)
     # clone(): safetensors refuses two names on one storage, and a CPU tensor must not change while it is written
     plain = {k: v.detach().to("cpu").clone(memory_format=torch.contiguous_format) for k, v in tensors.items()}
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        save_file(plain, str(temporary), metadata={_KEY: text})
-        with open(temporary, "rb+") as file:
-            os.fsync(file.fileno())
-        for number in range(keep, 0, -1):
-            newer = older(path, number - 1)
-            if newer.is_file():
-                os.replace(newer, older(path, number))
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(path) as temporary:
+        _write(plain, temporary, text)
+        if keep and _is_older(path, meta):
+            _set_aside(path, keep)
     return path
+
+
+def _is_older(path: Path, meta: dict[str, Any]) -> bool:
+    try:
+        before = load_meta(path)
+    except UserError:
+        return False
+    return "images_seen" not in before or before["images_seen"] < meta.get("images_seen", float("inf"))
+
+
+def _set_aside(path: Path, keep: int) -> None:
+    """``.1`` becomes ``.2`` and so on, and `path` is also ``.1``: it stays under its own name until it is replaced."""
+    for number in range(keep, 1, -1):
+        if older(path, number - 1).is_file():
+            os.replace(older(path, number - 1), older(path, number))
+    second = path.with_name(f".{path.name}.{os.getpid()}.link.tmp")
+    try:
+        os.link(path, second)
+        os.replace(second, older(path, 1))
+    except OSError:  # a file system without hard links
+        os.replace(path, older(path, 1))
+    finally:
+        second.unlink(missing_ok=True)  # rename leaves it where both are one file already
+
+
+def _write(tensors: dict[str, Tensor], path: Path, text: str) -> None:
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    try:
+        save_file(tensors, str(path), metadata={_KEY: text})
+    except SafetensorError as error:  # how the library reports a failed write
+        raise OSError(str(error)) from error
+    with open(path, "rb+") as file:
+        os.fsync(file.fileno())
 
 
 def older(path: Path, number: int) -> Path:
@@ -82,9 +112,24 @@ def load_meta(path: str | Path) -> dict[str, Any]:
         meta = json.loads(header[_KEY])
     except ValueError as error:
         raise UserError(f"{path}: the a3gan header is not JSON ({error})") from error
-    if meta.get("format") != FORMAT:
-        raise UserError(f"{path}: format {meta.get('format')!r}, this version reads {FORMAT!r}; use a matching a3gan")
+    _check_format(path, meta)
     return meta
+
+
+def _check_format(path: Path, meta: dict[str, Any]) -> None:
+    """UserError, in words, for a format that this version does not read."""
+    found = re.fullmatch(r"a3gan-(\d+)", str(meta.get("format")))
+    if not found:
+        raise UserError(f"{path}: its format is {meta.get('format')!r}, which no a3gan writes; get the file again")
+    number, newest = int(found[1]), int(FORMAT.removeprefix("a3gan-"))
+    made = f"made by a3gan {meta.get('revision', 'of unknown version')}"
+    if number > newest:
+        raise UserError(f"{path}: format {number}, {made}; this version reads up to format {newest}: update a3gan")
+    if number < OLDEST:
+        raise UserError(
+            f"{path}: format {number}, {made}; this version reads formats {OLDEST} to {newest}: "
+            "train or export it again, or use the a3gan that made it"
+        )
 
 
 def subset(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
@@ -145,6 +190,7 @@ def resolve(name_or_path: str | Path) -> Path:
     raise UserError(f"{name_or_path}: neither a file nor the name of shipped weights (shipped: {known})")
 
 
+@cache
 def revision() -> str:
     """The git revision of a working tree (with '+' when changed), else the package's version."""
     root = Path(__file__).resolve().parent.parent

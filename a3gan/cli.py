@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from a3gan import __version__
-from a3gan.commands import measuring, running, training
+from a3gan.commands import exporting, measuring, running, training
 from a3gan.errors import UserError
 
 
@@ -58,9 +58,13 @@ for _command in (
     running.anonymize,
     training.prepare,
     training.train,
+    training.sweep,
     measuring.evaluate,
     measuring.bench,
+    exporting.export,
     running.models,
+    running.doctor,
+    running.detect,
 ):
     cli.add_command(_command)
 

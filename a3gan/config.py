@@ -6,7 +6,6 @@ The keys themselves stand in `a3gan/schema.py`.
 from __future__ import annotations
 
 import difflib
-import os
 import re
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,6 +15,7 @@ from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
 from a3gan.errors import UserError
+from a3gan.files import replacing
 from a3gan.schema import Config, Section, phase_images
 
 __all__ = [
@@ -269,11 +269,9 @@ def _lines(part: Section, depth: int, comments: bool) -> list[str]:
 
 
 def save_config(cfg: Config, path: Path) -> None:
-    """Writes the resolved config; atomic."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(to_yaml(cfg), encoding="utf-8")
-    os.replace(temporary, path)
+    """Writes the resolved config; atomic. NotWritten where the folder takes no file."""
+    with replacing(path) as temporary:
+        temporary.write_text(to_yaml(cfg), encoding="utf-8")
 
 
 if __name__ == "__main__":

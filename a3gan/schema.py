@@ -47,11 +47,24 @@ class Run(Section):
     validate_every: Count = key(0, "images between two validations; 0 = only at the end")
     validate_first: bool = key(True, "also validate before the first step, for the table of before and after")
     keep_last: Count = key(1, "older snapshots kept beside the newest")
+    best: str | None = key(
+        None, "'<metric> min' or '<metric> max': keep the best validation's weights as best.safetensors; null = no"
+    )
+    save_patience: Weight = key(60.0, "minutes that a finished run waits for a disk that does not take it; 0 = none")
     device: Literal["auto", "cpu", "cuda"] = key("auto", "auto = cuda where there is one")
     precision: Literal["float32", "bfloat16"] = key("float32", "bfloat16 = autocast of the forward passes")
     channels_last: bool = key(True, "memory layout of images and convolutions")
     threads: Count = key(0, "CPU threads; 0 = torch's own choice")
     tensorboard: bool = key(True, "also write TensorBoard events (log.jsonl is always written)")
+
+    @model_validator(mode="after")
+    def _best(self) -> Run:
+        words = [] if self.best is None else self.best.split()
+        if self.best is not None and (len(words) != 2 or words[1] not in ("min", "max")):
+            raise ValueError(f"best={self.best!r}: must be a metric and min or max, as 'reconstruction_l1 min'")
+        if words and not self.validate_every:
+            raise ValueError(f"best={self.best!r}: nothing to choose from with validate_every=0; set validate_every")
+        return self
 
 
 class Data(Section):
@@ -84,7 +97,9 @@ class Generator(Section):
     z_dim: Positive = key(256, "width of the generator's own noise")
     mapping_layers: Positive = key(4, "layers from z to w")
     noise: bool = key(False, "per-pixel noise inputs; off makes an anonymised face a function of its seed alone")
-    weights: str | None = key(None, "path or name of a trained generator (stage a3gan); null = start from random")
+    weights: str | None = key(
+        None, "a trained generator: our checkpoint, or public StyleGAN2 weights (.pt, .safetensors); null = random"
+    )
     freeze: bool = key(False, "keep the generator fixed in stage a3gan")
 
 
@@ -130,6 +145,7 @@ class Identity(Section):
 
 
 class Model(Section):
+    weights: str | None = key(None, "path or name of a trained A3GAN to go on from (stage a3gan); null = random")
     generator: Generator = section(Generator, "StyleGAN2 generator")
     discriminator: Discriminator = section(Discriminator, "StyleGAN2 discriminator")
     encoder: Encoder = section(Encoder, "encoder with three taps")
@@ -167,6 +183,10 @@ class Loss(Section):
     )
     r1_gamma: Weight = key(10.0, "weight of the gradient penalty R1")
     r1_every: Positive = key(16, "steps between two R1 penalties (the weight is scaled up by it)")
+    path_length: Weight = key(
+        0.0, "path length regularisation of the generator, stage stylegan2 (Karras et al. 2020: 2); 0 = none"
+    )
+    path_length_every: Positive = key(4, "steps between two path length penalties (the weight is scaled up by it)")
 
 
 class Phases(Section):
@@ -182,13 +202,19 @@ class Train(Section):
     lr_generator: float = key(1e-4, "learning rate of the generator, where it trains", gt=0, le=1)
     lr_discriminator: float = key(2e-5, "learning rate of the discriminators", gt=0, le=1)
     betas: list[Annotated[float, Field(ge=0, lt=1)]] = key([0.0, 0.99], "Adam's betas", min_length=2, max_length=2)
-    batch_size: Positive = key(16, "images a step")
+    batch_size: Positive = key(16, "images a step, of all processes together")
+    accumulate: Positive = key(1, "parts of a process's share of the batch, one after another: less memory, more time")
     total_images: Positive = key(200000, "images to see in all")
     seed: Count = key(0, "every random number of the run follows from it")
     ema_half_life: Count = key(10000, "half-life of the averaged weights, in images; 0 = no averaging")
     warmup_images: Count = key(0, "images over which the learning rate rises from 0")
     phases: Phases = section(Phases, "stage a3gan: what comes before joint training")
     augment: Literal["none", "diffaugment", "ada"] = key("diffaugment", "augmentation of what the discriminator sees")
+    ada_target: float = key(
+        0.6, "ada: mean sign of the logits of real faces that it holds; lower augments sooner", gt=-1, lt=1
+    )
+    ada_images: Positive = key(500000, "ada: images over which its probability may move from 0 to 1")
+    mixing: Share = key(0.9, "stage stylegan2: share of images whose fine rows come from a second code")
     identities_per_batch: Count = key(0, "P of P x Q batches by identity; 0 = plain batches")
     images_per_identity: Positive = key(2, "Q of P x Q batches")
     grad_clip: Weight = key(0.0, "largest norm of a network's gradient; 0 = no clipping")
@@ -210,6 +236,9 @@ class Recogniser(Section):
 class Scorers(Section):
     recognisers: list[Recogniser] = key(
         [], "of the identity terms: {path, kind: mobilefacenet_a|mobilefacenet_b|facenet|small}"
+    )
+    watcher: Recogniser | None = key(
+        None, "another recogniser that only watches: its cosines stand beside the training ones'; {path, kind}"
     )
     attributes: str | None = key("attributes_loss", "path or name of the attribute network of the losses")
     attributes_kind: Literal["plain", "residual"] = key("plain", "its backbone")

@@ -15,8 +15,12 @@ from a3gan.commands import running
 from a3gan.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[1]
-# configs/eval/ is read by `a3gan evaluate`, which has keys of its own
-TRAINING = sorted(p.relative_to(ROOT).as_posix() for p in (ROOT / "configs").rglob("*.yaml") if p.parent.name != "eval")
+# configs/eval/ is read by `a3gan evaluate` and ablation.yaml by `a3gan sweep`, which have keys of their own
+TRAINING = sorted(
+    p.relative_to(ROOT).as_posix()
+    for p in (ROOT / "configs").rglob("*.yaml")
+    if p.parent.name != "eval" and p.name != "ablation.yaml"
+)
 
 
 def run(capsys: pytest.CaptureFixture, *argv: str) -> tuple[int, str, str]:

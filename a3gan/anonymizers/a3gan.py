@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from pathlib import Path
 
 import torch
@@ -16,32 +17,91 @@ from a3gan.models.injection import seed_codes
 
 DEFAULT_WEIGHTS = "a3gan_64"
 BATCH = {"cpu": 16, "cuda": 256}  # faces a pass; results do not depend on it
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 LARGEST_SHIFT = 0.35
 """Mean shift of the five points, in eye distances, above which a result is no face in the old place."""
 
 
-class A3ganAnonymizer(FaceAnonymizer):
-    """x, policy, seed, alpha -> model(x, A(x), c, z, alpha).
+def dtype_of(precision: str) -> torch.dtype:
+    """Of the feature maps; UserError for a precision that there is not."""
+    if precision not in PRECISIONS:
+        raise UserError(f"precision {precision!r} is unknown; known: {', '.join(PRECISIONS)}")
+    return PRECISIONS[precision]
 
-    Args:
-        weights: path of an inference checkpoint of stage a3gan, or the name of a shipped one.
-        device: None or 'auto' = cuda where there is one.
 
-    Raises:
-        UserError: the file is missing, cut, foreign, of another stage, or does not fit its own config.
+class FaceModel(FaceAnonymizer):
+    """What a checkpoint and an exported program share. Subclasses set frame, size, z_dim and write `one_pass`, `read`.
+
+    batch: faces a pass; results do not depend on it.
     """
 
     name = "a3gan"
     supports = frozenset({"policy", "seed", "alpha"})
     synthesises = True
+    z_dim: int
+    batch: int = BATCH["cpu"]
 
-    def __init__(self, weights: str | Path = DEFAULT_WEIGHTS, device: str | torch.device | None = None):
+    @abstractmethod
+    def one_pass(self, x: Tensor, c: Tensor, z: Tensor, alpha: Tensor) -> Tensor:
+        """x [n, 3, S, S], c [n, K], z [n, z_dim], alpha [n], float32, n at most `batch` -> image [n, 3, S, S]."""
+
+    @abstractmethod
+    def read(self, x: Tensor) -> Tensor:
+        """The five points [n, 5, 2] of x [n, 3, S, S], units of the frame, as the attribute network reads them."""
+
+    @torch.inference_mode()
+    def _anonymize(self, faces: Tensor, policy: Policy | None, seeds: list[int], alpha: float) -> Tensor:
+        c = (policy or Policy()).vector().to(faces)
+        z = seed_codes(seeds, self.z_dim).to(faces)
+        parts = []
+        for start in range(0, len(faces), self.batch):
+            x = faces[start : start + self.batch]
+            n = len(x)
+            parts.append(self.one_pass(x, c.expand(n, -1), z[start : start + n], x.new_full((n,), alpha)))
+        return torch.cat(parts)
+
+    @torch.inference_mode()
+    def acceptable(self, before: Tensor, after: Tensor) -> Tensor:
+        """Finite, and the five points are where they were: mean shift at most `LARGEST_SHIFT` eye distances."""
+        from a3gan.scorers.landmarks import eye_distance
+
+        fine = super().acceptable(before, after)
+        points = [self.points(faces) for faces in (before, after.nan_to_num())]
+        shift = (points[0] - points[1]).norm(dim=2).mean(1) / eye_distance(points[0])
+        return fine & (shift <= LARGEST_SHIFT).to(fine.device)
+
+    @torch.inference_mode()
+    def points(self, faces: Tensor) -> Tensor:
+        """The five points [N, 5, 2], in units of the frame, as the attribute network reads them."""
+        parts = faces.to(self.device, torch.float32).split(self.batch)
+        return torch.cat([self.read(part) for part in parts])
+
+
+class A3ganAnonymizer(FaceModel):
+    """x, policy, seed, alpha -> model(x, A(x), c, z, alpha).
+
+    Args:
+        weights: path of an inference checkpoint of stage a3gan, or the name of a shipped one.
+        device: None or 'auto' = cuda where there is one.
+        precision: of the feature maps: fp32 (the same face in any batch, to 1e-5), bf16 or fp16, which machines with
+            such arithmetic run faster and to about 1e-2.
+
+    Raises:
+        UserError: the file is missing, cut, foreign, of another stage, or does not fit its own config; an unknown
+            precision.
+    """
+
+    def __init__(
+        self, weights: str | Path = DEFAULT_WEIGHTS, device: str | torch.device | None = None, precision: str = "fp32"
+    ):
         from a3gan.config import check
         from a3gan.models.build import build_a3gan
+        from a3gan.models.inference import FoldedA3GAN
         from a3gan.scorers.attributes import AttributeNetwork
         from a3gan.scorers.blocks import fold
 
         self.device = pick_device(device)
+        self.batch = BATCH.get(self.device.type, 16)
         self.path = checkpoint.resolve(weights)
         tensors, self.meta = checkpoint.load(self.path)
         if self.meta.get("stage") != "a3gan":
@@ -62,25 +122,21 @@ class A3ganAnonymizer(FaceAnonymizer):
         # Training freezes it with its batch norms folded, and so it is stored; one stored as trained is read as well.
         if not any(".norm." in key for key in checkpoint.subset(tensors, "attributes")):
             fold(reader)
-        self.attributes = fold(self._load(reader, tensors, "attributes"))
+        self.attributes = fold(self._load(reader, tensors, "attributes")).to(memory_format=torch.channels_last)
+        self.folded = FoldedA3GAN(self.model, dtype_of(precision)).to(self.device)
         self.temperatures = {k: float(built[k]) for k in ("eye_temperature", "mouth_temperature") if k in built}
 
     def _load(self, network: torch.nn.Module, tensors: dict[str, Tensor], prefix: str) -> torch.nn.Module:
         checkpoint.load_into(network, tensors, prefix, self.path)
         return network.float().eval().requires_grad_(False).to(self.device)
 
-    @torch.inference_mode()
-    def _anonymize(self, faces: Tensor, policy: Policy | None, seeds: list[int], alpha: float) -> Tensor:
-        c = (policy or Policy()).vector().to(faces)
-        z = seed_codes(seeds, self.z_dim).to(faces)
-        step = BATCH.get(self.device.type, 16)
-        parts = []
-        for start in range(0, len(faces), step):
-            x = faces[start : start + step]
-            n = len(x)
-            out = self.model(x, self.logits(x), c.expand(n, -1), z[start : start + n], x.new_full((n,), alpha))
-            parts.append(out.image)
-        return torch.cat(parts)
+    def one_pass(self, x: Tensor, c: Tensor, z: Tensor, alpha: Tensor) -> Tensor:
+        """`model(x, A(x), c, z, alpha).image`, by the folded model."""
+        return self.folded(x, self.logits(x), c, z, alpha)
+
+    def read(self, x: Tensor) -> Tensor:
+        """Five points [n, 5, 2] of x [n, 3, S, S]."""
+        return self.attributes(x, frame=self.frame)["landmarks"].float()
 
     def logits(self, faces: Tensor) -> Tensor:
         """a = A(x): the flat attribute code [N, D] of faces [N, 3, S, S] in [-1, 1] of this method's frame."""
@@ -89,16 +145,3 @@ class A3ganAnonymizer(FaceAnonymizer):
         # As the losses read it in training, frame included: the model knows no other code.
         outputs = self.attributes(faces, frame=self.frame)
         return attribute_logits(outputs, faces, self.frame, **self.temperatures)
-
-    @torch.inference_mode()
-    def acceptable(self, before: Tensor, after: Tensor) -> Tensor:
-        """Finite, and the five points are where they were: mean shift at most `LARGEST_SHIFT` eye distances."""
-        from a3gan.scorers.landmarks import eye_distance
-
-        fine = super().acceptable(before, after)
-        points = []
-        for faces in (before, after.nan_to_num()):
-            parts = faces.to(self.device, torch.float32).split(BATCH.get(self.device.type, 16))
-            points.append(torch.cat([self.attributes(part, frame=self.frame)["landmarks"].float() for part in parts]))
-        shift = (points[0] - points[1]).norm(dim=2).mean(1) / eye_distance(points[0])
-        return fine & (shift <= LARGEST_SHIFT).to(fine.device)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,101 +12,88 @@ import torch
 from torch import Tensor
 
 from a3gan import checkpoint
-from a3gan.anonymizers.a3gan import DEFAULT_WEIGHTS, A3ganAnonymizer
-from a3gan.anonymizers.base import FaceAnonymizer, face_seed, pick_device
+from a3gan.anonymizers.a3gan import DEFAULT_WEIGHTS
+from a3gan.anonymizers.base import FaceAnonymizer, Redaction, face_seed
 from a3gan.anonymizers.methods import METHODS, create
+from a3gan.anonymizers.records import Crop, FaceRecord, Result, fail, records_of
 from a3gan.data.align import similarity, warp
 from a3gan.data.attributes import Policy
 from a3gan.data.mask import face_mask
 from a3gan.data.ranges import to_float
 from a3gan.errors import UserError
-from a3gan.media.compose import mosaic_box, paste
-from a3gan.media.pictures import restore, to_array
+from a3gan.media.compose import paste, seam_fit, shade, steadied
+from a3gan.media.pictures import Picture, opened, restore
+from a3gan.media.redact import STRONG, redact
 
 if TYPE_CHECKING:
     from a3gan.media.detect import Faces, Mtcnn
+    from a3gan.media.pipeline import VideoReport
+
+__all__ = ["Anonymizer", "Crop", "FaceRecord", "Result"]
 
 log = logging.getLogger(__name__)
 
 MOST_OUTSIDE = 0.5  # share of the aligned crop outside the picture above which there is too little face to go by
 LEAST_CHANGE = 0.02  # mean change under the oval, of a range of 2, below which a face counts as left as it was
-
-
-@dataclass
-class FaceRecord:
-    """What became of one face. box (x0, y0, x1, y1) and landmarks [5, 2] in pixels of the upright picture.
-
-    status: 'synthesised' or 'mosaicked'; reason: why it was mosaicked, else ''. seed: of its new face.
-    """
-
-    box: tuple[float, float, float, float]
-    landmarks: np.ndarray
-    probability: float
-    seed: int
-    status: str = "synthesised"
-    reason: str = ""
-
-
-@dataclass
-class Result:
-    """One picture: `image` of the kind that came in, and a record per face, the highest first."""
-
-    image: Any
-    faces: list[FaceRecord] = field(default_factory=list)
-
-    @property
-    def mosaicked(self) -> int:
-        """Faces that could not be synthesised and were mosaicked instead."""
-        return sum(face.status == "mosaicked" for face in self.faces)
-
-
-@dataclass
-class _Crop:
-    """One aligned face: of picture `picture`, its `number`-th; face uint8 [3, S, S]; matrix [2, 3] picture to crop."""
-
-    picture: int
-    number: int
-    face: Tensor
-    matrix: Tensor
+SAME = 0.4  # overlap (intersection over union) from which two finds in one picture are one face
+# What one face may raise. torch.OutOfMemoryError is a RuntimeError; a CPU's is one as well, or a MemoryError.
+FAULTS = (RuntimeError, ValueError, ArithmeticError, MemoryError)
+Seeds = Sequence | Callable[[int, np.ndarray, list[FaceRecord]], Sequence[int | None]]
 
 
 class Anonymizer:
     """Finds the faces of pictures, anonymises them in one pass and puts them back.
 
     Args:
-        method: what changes aligned faces.
+        method: what changes aligned faces; one with a `redaction` is done at the picture's own resolution instead.
         detector: with `detect(list of uint8 [H, W, 3]) -> list[Faces]`; None = MTCNN, loaded at its first use.
         policy, seed, alpha: used where a call names none.
+        thresh: finds of a lower probability are left out; 0 = whatever the detector gives.
+        mask_scale: size of what is replaced against the method's own: 1.3 = 30 % more on each side (a synthetic face
+            ends where its frame does). boxes: redact whole boxes in place of ovals.
+        fallback: for faces that cannot be synthesised; a coarse mosaic, or e.g. Redaction('solid').
+        batch_size: faces a pass at most, None = the method's own; halved by itself where memory runs out.
 
     >>> anonymizer = Anonymizer.from_pretrained("a3gan_64")
     >>> picture = anonymizer(Image.open("photo.jpg"), policy="keep=expression change=gender", seed=7)
+
+    A pipeline calls the stages by themselves: `align` (or `crops`), `synthesise` (or `fill`), `compose`.
     """
 
     def __init__(
         self, method: FaceAnonymizer, detector: Mtcnn | None = None, *, policy: str | Policy | None = None,
-        seed: int | str = 0, alpha: float = 1.0,
-    ):
+        seed: int | str = 0, alpha: float = 1.0, thresh: float = 0.0, mask_scale: float = 1.0, boxes: bool = False,
+        fallback: Redaction = STRONG, batch_size: int | None = None,
+    ):  # fmt: skip
+        if not 0.5 < mask_scale <= 3:
+            raise UserError(f"mask_scale {mask_scale}: must be above 0.5 and at most 3; 1 = the method's own size")
+        if not 0 <= thresh < 1:
+            raise UserError(f"thresh {thresh}: must be from 0 to below 1")
+        if batch_size is not None and batch_size < 1:
+            raise UserError(f"batch_size {batch_size}: must be at least 1")
         self.method, self._detector = method, detector
-        self.policy, self.seed, self.alpha = _policy(policy), seed, alpha
+        self.policy, self.seed, self.alpha, self.thresh = as_policy(policy), seed, alpha, thresh
+        self.mask_scale, self.boxes, self.fallback, self.batch_size = mask_scale, boxes, fallback, batch_size
 
     @classmethod
     def from_pretrained(
         cls, name_or_path: str | Path = DEFAULT_WEIGHTS, device: str | torch.device | None = None, **options: Any
     ) -> Anonymizer:
-        """From a checkpoint's path, the name of shipped weights, or a method without weights ('blur', 'pixelate' ...).
+        """From a checkpoint's or ONNX export's path, the name of shipped weights, or a method without ('blur' ...).
 
         device: None or 'auto' = cuda where there is one. Raises UserError if nothing of that name exists.
         """
-        name, device = str(name_or_path), pick_device(device)
+        name = str(name_or_path)
         if name in METHODS and name != "a3gan" and name not in checkpoint.shipped() and not Path(name).exists():
             return cls(create(name, device=device), **options)
-        return cls(A3ganAnonymizer(DEFAULT_WEIGHTS if name == "a3gan" else name_or_path, device), **options)
+        weights = DEFAULT_WEIGHTS if name == "a3gan" else name_or_path
+        return cls(create("a3gan", weights=weights, device=device), **options)
 
     def __call__(self, images: Any, **options: Any) -> Any:
         """The picture (or each of a list) with its faces anonymised: kind, size, dtype and device as they came.
 
-        images: PIL picture (a turned one comes back upright), RGB uint8 array [H, W, 3], tensor [3, H, W] or
-        [N, 3, H, W], uint8 or float in [-1, 1]; or a list of these. Options and errors: `process`.
+        images: PIL picture (a turned one comes back upright), RGB(A) array [H, W, 3 or 4], uint8 or uint16, tensor
+        [3, H, W] or [N, 3, H, W], uint8 or float in [-1, 1], `Picture`; or a list of these. Options, errors: `process`.
         """
         if isinstance(images, Tensor) and images.ndim == 4:
             results = self.process(images, **options)
@@ -117,38 +103,55 @@ class Anonymizer:
 
     def process(
         self, images: Any, *, policy: str | Policy | None = None, seed: int | str | None = None,
-        alpha: float | None = None,
-    ) -> Result | list[Result]:
+        alpha: float | None = None, seeds: Seeds | None = None, faces: Sequence[Faces] | Faces | None = None,
+    ) -> Result | list[Result]:  # fmt: skip
         """As a call, with a record of every face: a `Result`, or a list of them for a list or a batch.
 
-        policy: text or `Policy`, what may change. seed: face i of a picture gets `face_seed(seed, i)`, whatever other
-        pictures come along. alpha: strength in [0, 1]. UserError: a picture of a kind or shape not listed in
-        `__call__`, a policy or alpha that the method does not support.
+        Args:
+            policy: text or `Policy`, what may change. alpha: strength in [0, 1].
+            seed: face i of a picture gets `face_seed(seed, i)`, whatever other pictures come along.
+            seeds: a seed for each face in place of that: a list of them (for each of a list of pictures), or a function
+                (number of the picture, its uint8 RGB array [H, W, 3], its records) -> list. None = keep this face.
+            faces: detections in place of the detector's, one `Faces` a picture.
+
+        Raises UserError: a picture of a kind or shape not listed in `__call__`, a policy or alpha that the method does
+        not support, not as many seeds as faces.
         """
         many = isinstance(images, (list, tuple)) or (isinstance(images, Tensor) and images.ndim == 4)
         sources = list(images) if many else [images]
-        canvases = [to_array(image) for image in sources]
-        records = self._anonymize(canvases, policy, seed, alpha)
-        pairs = zip(sources, canvases, records, strict=True)
-        results = [Result(restore(canvas, source), faces) for source, canvas, faces in pairs]
+        seed, alpha = self.seed if seed is None else seed, self.alpha if alpha is None else alpha
+        chosen = as_policy(policy) or self.policy
+        # An impossible request must fail even where no picture has a face.
+        method, size = self.method, self.method.size
+        method.anonymize(torch.zeros(0, 3, size, size), policy=chosen, seeds=[], alpha=alpha)
+        pictures = [opened(image) for image in sources]
+        found = self._find(pictures) if faces is None else list(faces if many else [faces])
+        if len(found) != len(sources):
+            raise UserError(f"faces: {len(found)} for {len(sources)} pictures; give one for each")
+        records = [records_of(one, seed, self.thresh) for one in found]
+        if seeds is not None:
+            _set_seeds(records, pictures, seeds if many or callable(seeds) else [seeds])
+        self.apply(pictures, records, chosen, alpha)
+        pairs = zip(sources, pictures, records, strict=True)
+        results = [Result(restore(picture, source), faces) for source, picture, faces in pairs]
         return results if many else results[0]
 
     def aligned(
         self, faces: Tensor, policy: str | Policy | None = None, seeds: Sequence[int] | None = None,
         alpha: float | None = None,
-    ) -> Tensor:
+    ) -> Tensor:  # fmt: skip
         """Ready-aligned faces, float [N, 3, S, S] in [-1, 1] of the method's frame and size: no detector, no mosaic.
 
         seeds: one per face; None = `face_seed(seed, i)`. Errors: `FaceAnonymizer.anonymize`.
         """
         seeds = [face_seed(self.seed, i) for i in range(len(faces))] if seeds is None else seeds
         alpha = self.alpha if alpha is None else alpha
-        return self.method.anonymize(faces, policy=_policy(policy) or self.policy, seeds=seeds, alpha=alpha)
+        return self.method.anonymize(faces, policy=as_policy(policy) or self.policy, seeds=seeds, alpha=alpha)
 
     def detect(self, images: Any) -> Faces | list[Faces]:
         """The faces of a picture (or of each of a list), in pixels of the upright picture; kinds as in `__call__`."""
         many = isinstance(images, (list, tuple)) or (isinstance(images, Tensor) and images.ndim == 4)
-        found = self.detector.detect([to_array(image) for image in (images if many else [images])])
+        found = self._find([opened(image) for image in (images if many else [images])])
         return found if many else found[0]
 
     @property
@@ -160,42 +163,35 @@ class Anonymizer:
             self._detector = load_detector(device=self.method.device)
         return self._detector
 
-    def _anonymize(
-        self, canvases: list[np.ndarray], policy: str | Policy | None, seed: int | str | None, alpha: float | None
-    ) -> list[list[FaceRecord]]:
-        """Changes uint8 pictures in place; a record per face and picture. A face that is not replaced is mosaicked."""
-        seed, alpha = self.seed if seed is None else seed, self.alpha if alpha is None else alpha
-        chosen = _policy(policy) or self.policy
-        # An impossible request must fail even where no picture has a face.
-        method, size = self.method, self.method.size
-        method.anonymize(torch.zeros(0, 3, size, size), policy=chosen, seeds=[], alpha=alpha)
-        records, crops = [], []
-        for picture, (canvas, faces) in enumerate(zip(canvases, self.detector.detect(canvases), strict=True)):
-            records.append(_records(faces, seed))
-            for number, record in enumerate(records[-1]):
-                crop = self._align(canvas, record)
-                if crop is not None:
-                    crops.append(_Crop(picture, number, *crop))
-        faces = torch.stack([crop.face for crop in crops]) if crops else torch.zeros(0, 3, 1, 1, dtype=torch.uint8)
-        targets = [records[crop.picture][crop.number] for crop in crops]
-        before = to_float(faces)
-        after = self._synthesise(before, targets, chosen, alpha)
-        # Far faces first, so that near ones cover them; mosaics after all, so that nothing of another crop covers one.
-        for i in reversed(range(len(crops))):
-            crop, record = crops[i], targets[i]
-            if record.status == "synthesised":
-                try:
-                    canvas = canvases[crop.picture]
-                    paste(canvas, after[i], before[i], crop.matrix, method.frame, match=method.synthesises)
-                except (ValueError, RuntimeError) as error:
-                    _fail(record, f"could not be put back ({error})")
-        for canvas, faces in zip(canvases, records, strict=True):
-            for record in faces:
-                if record.status == "mosaicked":
-                    mosaic_box(canvas, record.box, record.landmarks)
-        return records
+    def process_video(self, source: str | Path, output: str | Path, **options: Any) -> VideoReport:
+        """Anonymises a video file, see `media.pipeline.anonymize_video`; options: fields of `media.settings.Settings`,
+        and that function's arguments."""
+        from a3gan.media.pipeline import anonymize_with
 
-    def _align(self, canvas: np.ndarray, record: FaceRecord) -> tuple[Tensor, Tensor] | None:
+        return anonymize_with(self, source, output, **options)
+
+    def apply(
+        self, pictures: Sequence[np.ndarray | Picture], records: Sequence[Sequence[FaceRecord]],
+        policy: Policy | None = None, alpha: float | None = None,
+    ) -> None:  # fmt: skip
+        """Anonymises known faces in place, those of all pictures in one pass; marks the records with what became.
+
+        pictures: uint8 [H, W, 3] or `Picture`; records: the faces of each.
+        """
+        own = [picture if isinstance(picture, Picture) else Picture(picture) for picture in pictures]
+        crops = [self.crops(one.view(), faces) for one, faces in zip(own, records, strict=True)]
+        self.fill([crop for some in crops for crop in some], policy, alpha)
+        for picture, faces, some in zip(own, records, crops, strict=True):
+            self.compose(picture.rgb, faces, some, top=picture.top)
+
+    def crops(self, canvas: np.ndarray, records: Sequence[FaceRecord]) -> list[Crop]:
+        """The faces of a picture, uint8 [H, W, 3], that are to be synthesised, aligned; those that fail are marked."""
+        if self.method.redaction is not None:
+            return []
+        pairs = [(record, self.align(canvas, record)) for record in records if record.status == "synthesised"]
+        return [Crop(record, *pair) for record, pair in pairs if pair is not None]
+
+    def align(self, canvas: np.ndarray, record: FaceRecord) -> tuple[Tensor, Tensor] | None:
         """Crop uint8 [3, S, S] and matrix [2, 3]; None, with the record marked, where that fails."""
         try:
             matrix = similarity(record.landmarks[None], self.method.frame, self.method.size)[0]
@@ -204,57 +200,158 @@ class Anonymizer:
             face, outside = warp(canvas, matrix, self.method.size)
             if outside > MOST_OUTSIDE:
                 raise ValueError(f"{outside:.0%} of it lie outside the picture")
-        except (ValueError, RuntimeError, MemoryError) as error:
-            return _fail(record, f"could not be aligned: {error}")
+        except FAULTS as error:
+            return fail(record, f"could not be aligned: {error}")
         return torch.from_numpy(face).permute(2, 0, 1).contiguous(), matrix
 
-    def _synthesise(self, before: Tensor, records: list[FaceRecord], policy: Policy | None, alpha: float) -> Tensor:
-        """One pass over all faces; marks the records of those that fail. float [N, 3, S, S]."""
+    def fill(self, crops: Sequence[Crop], policy: Policy | None = None, alpha: float | None = None) -> None:
+        """`synthesise` for crops of any pictures or frames: sets their `result`."""
+        if crops:
+            before = to_float(torch.stack([crop.face for crop in crops]))
+            after = self.synthesise(before, [crop.record for crop in crops], policy, alpha)
+            for crop, result in zip(crops, after.cpu(), strict=True):
+                crop.result = result
+
+    def synthesise(
+        self, before: Tensor, records: Sequence[FaceRecord], policy: Policy | None = None, alpha: float | None = None
+    ) -> Tensor:
+        """New faces for aligned ones, both float [N, 3, S, S], in batches; marks the records of those that fail."""
         if not len(before):
             return before
-        try:
-            after = self._method(before, records, policy, alpha)
-        except (RuntimeError, ValueError, ArithmeticError) as error:
-            log.warning("a pass over %d faces failed (%s); trying them one by one", len(before), error)
-            after = before.clone()
-            for i, record in enumerate(records):
-                try:
-                    after[i] = self._method(before[i : i + 1], [record], policy, alpha)[0]
-                except (RuntimeError, ValueError, ArithmeticError) as single:
-                    _fail(record, f"could not be synthesised ({single})")
+        policy, alpha = policy or self.policy, self.alpha if alpha is None else alpha
+        step, parts = self.batch_size or len(before), []
+        for start in range(0, len(before), step):
+            parts.append(self._passes(before[start : start + step], records[start : start + step], policy, alpha))
+        after = torch.cat(parts)
         mask = face_mask(self.method.size, self.method.frame)
-        change = ((after - before).abs() * mask).mean((1, 2, 3)) / mask.mean()
-        fine = self.method.acceptable(before, after).tolist()
+        change = ((after - before).abs() * mask.to(after)).mean((1, 2, 3)) / mask.mean()
+        fine, change = self._acceptable(before, after), change.tolist()
         # alpha = 0 asks for the reconstruction; then the old face is what should come back.
         must_change = self.method.synthesises and alpha > 0
         for i, record in enumerate(records):
             if record.status == "synthesised" and not fine[i]:
-                _fail(record, "its result is no face in the old place")
+                fail(record, "its result is no face in the old place")
             elif record.status == "synthesised" and must_change and not change[i] >= LEAST_CHANGE:
-                _fail(record, "its result is too close to the original")
+                fail(record, "its result is too close to the original")
         return after
 
-    def _method(self, faces: Tensor, records: list[FaceRecord], policy: Policy | None, alpha: float) -> Tensor:
-        seeds = [record.seed for record in records]
-        return self.method.anonymize(faces, policy=policy, seeds=seeds, alpha=alpha)
+    def compose(
+        self, canvas: np.ndarray, records: Sequence[FaceRecord], crops: Sequence[Crop], *,
+        memory: dict[Any, Tensor] | None = None, top: float | None = None,
+    ) -> None:  # fmt: skip
+        """Puts the filled crops of one picture back, in place, and redacts every other face that is not to be kept.
+
+        memory: for video, one dict for all frames: colour corrections by `FaceRecord.track`, which makes them steady.
+        top: the canvas's value of white; None = 255 or 65535.
+        """
+        # Far faces first, so that near ones cover them; redactions last, so that nothing of another crop covers one.
+        good = [crop for crop in crops if crop.record.status == "synthesised" and crop.result is not None]
+        good.sort(key=lambda crop: crop.record.box[3] - crop.record.box[1])
+        done = set()
+        for crop, face in zip(good, self._matched(good, memory), strict=True):
+            try:
+                paste(canvas, face, None, crop.matrix, self.method.frame, False, grow=self.mask_scale, top=top)
+                done.add(id(crop.record))
+            except FAULTS as error:
+                fail(crop.record, f"could not be put back ({error})")
+        own = self.method.redaction
+        for record in records:
+            if own is not None and record.status == "synthesised":
+                record.status = "kept" if own.kind == "none" else "redacted"
+            elif record.status == "synthesised" and id(record) not in done:
+                fail(record, "was not synthesised")
+            if record.status in ("redacted", "mosaicked"):
+                kind = own if record.status == "redacted" and own is not None else self.fallback
+                options = {"grow": self.mask_scale, "oval": not self.boxes, "top": top}
+                redact(canvas, record.box, record.landmarks, kind, **options)
+
+    def _matched(self, crops: Sequence[Crop], memory: dict[Any, Tensor] | None) -> Tensor | list:
+        """The new faces [N, 3, S, S] in the colours of their surroundings."""
+        if not crops:
+            return []
+        faces = torch.stack([crop.result for crop in crops])
+        if not self.method.synthesises:
+            return faces
+        fit = seam_fit(faces, to_float(torch.stack([crop.face for crop in crops])), self.method.frame)
+        for i, track in enumerate(crop.record.track for crop in crops):
+            if memory is not None and track is not None:
+                fit[i] = memory[track] = steadied(fit[i], memory.get(track)).clone()
+        return shade(faces, fit)
+
+    def _find(self, pictures: Sequence[Picture]) -> list[Faces]:
+        """Faces of each. With transparency, both of what shows over white and of what lies below."""
+        found = self.detector.detect([picture.view() for picture in pictures])
+        clear = [i for i, picture in enumerate(pictures) if picture.transparent]
+        for i, more in zip(clear, self.detector.detect([pictures[i].over_white() for i in clear]), strict=True):
+            found[i] = _joined(found[i], more)
+        return found
+
+    def _passes(self, before: Tensor, records: Sequence[FaceRecord], policy: Policy | None, alpha: float) -> Tensor:
+        """One pass; after a fault two of half the size, and so on: one bad face, or too little memory, spoils no more
+        than it must."""
+        try:
+            seeds = [record.seed for record in records]
+            return self.method.anonymize(before, policy=policy, seeds=seeds, alpha=alpha)
+        except FAULTS as error:
+            if len(records) == 1:
+                fail(records[0], f"could not be synthesised ({error})")
+                return before.clone()
+            half = (len(records) + 1) // 2
+            if _out_of_memory(error):
+                log.warning("out of memory with %d faces a pass; going on with %d", len(records), half)
+                self.batch_size = half
+                if self.method.device.type == "cuda":
+                    torch.cuda.empty_cache()
+            else:
+                log.warning("a pass over %d faces failed (%s); trying its halves", len(records), error)
+        parts = (slice(0, half), slice(half, None))
+        return torch.cat([self._passes(before[part], records[part], policy, alpha) for part in parts])
+
+    def _acceptable(self, before: Tensor, after: Tensor) -> list[bool]:
+        step = self.batch_size or len(before)
+        pairs = zip(before.split(step), after.split(step), strict=True)
+        return [good for old, new in pairs for good in self.method.acceptable(old, new).tolist()]
 
 
-def _records(faces: Faces, seed: int | str) -> list[FaceRecord]:
-    rows = zip(faces.boxes, faces.landmarks, faces.probability, strict=True)
-    return [
-        FaceRecord(tuple(float(v) for v in box), np.asarray(points, np.float64), float(p), face_seed(seed, i))
-        for i, (box, points, p) in enumerate(rows)
-    ]
-
-
-def _fail(record: FaceRecord, reason: str) -> None:
-    record.status, record.reason = "mosaicked", reason
-    log.info("face at %s mosaicked: %s", [round(v) for v in record.box], reason)
-
-
-def _policy(policy: str | Policy | None) -> Policy | None:
+def as_policy(policy: str | Policy | None) -> Policy | None:
+    """A `Policy` of itself or of its text; None stays None. UserError for another type or wrong text."""
     if policy is None or isinstance(policy, Policy):
         return policy
     if isinstance(policy, str):
         return Policy.parse(policy)
     raise UserError(f"policy {policy!r}: must be text such as 'keep=expression change=gender', or a Policy")
+
+
+def _set_seeds(records: list[list[FaceRecord]], pictures: list[Picture], seeds: Seeds) -> None:
+    if not callable(seeds) and len(seeds) != len(records):
+        raise UserError(f"seeds: {len(seeds)} lists for {len(records)} pictures; give one for each")
+    for number, (faces, picture) in enumerate(zip(records, pictures, strict=True)):
+        own = list(seeds(number, picture.view(), faces) if callable(seeds) else seeds[number])
+        if len(own) != len(faces):
+            raise UserError(f"seeds: {len(own)} for the {len(faces)} faces of picture {number}; give one per face")
+        for record, value in zip(faces, own, strict=True):
+            if value is None:
+                record.status, record.reason = "kept", "asked for"
+            else:
+                record.seed = int(value)
+
+
+def _joined(first: Faces, second: Faces) -> Faces:
+    """Two finds in one picture; of faces that both hold, the first's."""
+    from a3gan.media.detect import Faces
+
+    boxes, area = first.boxes, (first.boxes[:, 2:] - first.boxes[:, :2]).prod(1)
+    new = []
+    for i, box in enumerate(second.boxes):
+        shared = (np.minimum(boxes[:, 2:], box[2:]) - np.maximum(boxes[:, :2], box[:2])).clip(0).prod(1)
+        if not (shared / (area + (box[2:] - box[:2]).prod() - shared + 1e-9) >= SAME).any():
+            new.append(i)
+    columns = ("boxes", "probability", "landmarks")
+    parts = [np.concatenate([getattr(first, name), getattr(second, name)[new]]) for name in columns]
+    order = np.argsort(-(parts[0][:, 3] - parts[0][:, 1]), kind="stable")
+    return Faces(*(part[order] for part in parts))
+
+
+def _out_of_memory(error: BaseException) -> bool:
+    text = str(error).lower()
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "out of memory" in text or "alloc" in text

@@ -5,12 +5,29 @@ from __future__ import annotations
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from a3gan.data.attributes import Policy
 from a3gan.errors import UserError
+
+CELLS = 6
+"""Cells across a face. Recognisers still gain from 8x8 mosaics; 6x6 leaves eyes and mouth no pixel of their own."""
+
+
+@dataclass(frozen=True)
+class Redaction:
+    """What to do to a face at the picture's own resolution (`media.redact`).
+
+    kind: 'blur', 'pixelate', 'solid', or 'none' to leave it. cells: across a face; for blur the face's side over its
+    standard deviation. colour: of solid, grey in [-1, 1].
+    """
+
+    kind: str
+    cells: float = CELLS
+    colour: float = -1.0
 
 
 class FaceAnonymizer(ABC):
@@ -21,6 +38,7 @@ class FaceAnonymizer(ABC):
     supports     which of 'policy', 'seed' and 'alpha' it honours
     synthesises  True if its output is meant to be another face (False: a redaction, or nothing)
     device       where it runs; faces on another device are moved there and back
+    redaction    for redactions: how pictures are done, at their own resolution and without `anonymize`; else None
     """
 
     name: str
@@ -29,6 +47,7 @@ class FaceAnonymizer(ABC):
     supports: frozenset[str] = frozenset()
     synthesises: bool = False
     device: torch.device = torch.device("cpu")
+    redaction: Redaction | None = None
 
     def anonymize(
         self, faces: Tensor, *, policy: Policy | None = None, seeds: Sequence[int] | None = None, alpha: float = 1.0

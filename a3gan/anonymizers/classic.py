@@ -9,13 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from a3gan.anonymizers.base import FaceAnonymizer, pick_device
+from a3gan.anonymizers.base import CELLS, FaceAnonymizer, Redaction, pick_device
 from a3gan.data.align import FRAMES
 from a3gan.data.attributes import Policy
 from a3gan.errors import UserError
-
-CELLS = 6
-"""Cells across a face. Recognisers still gain from 8x8 mosaics; 6x6 leaves eyes and mouth no pixel of their own."""
 
 
 class _Classic(FaceAnonymizer):
@@ -47,6 +44,7 @@ class Pixelate(_Classic):
         if not 1 <= cells <= size * self.face_share:
             raise UserError(f"pixelate: cells {cells}: must be from 1 to the pixels across a face")
         self.cells = cells
+        self.redaction = Redaction(self.name, cells=cells)
 
     def _anonymize(self, faces: Tensor, policy: Policy | None, seeds: list[int], alpha: float) -> Tensor:
         return mosaic(faces, max(1, round(self.cells / self.face_share)))
@@ -64,6 +62,7 @@ class Blur(_Classic):
         if not 0 < cells < size:
             raise UserError(f"blur: cells {cells}: must be above 0 and below the side, {size}")
         self.cells = cells
+        self.redaction = Redaction(self.name, cells=cells)
 
     def _anonymize(self, faces: Tensor, policy: Policy | None, seeds: list[int], alpha: float) -> Tensor:
         return gaussian_blur(faces, self.size * self.face_share / self.cells)
@@ -81,6 +80,7 @@ class Solid(_Classic):
         if not -1 <= colour <= 1:
             raise UserError(f"solid: colour {colour}: must be in [-1, 1] (black to white)")
         self.colour = colour
+        self.redaction = Redaction(self.name, colour=colour)
 
     def _anonymize(self, faces: Tensor, policy: Policy | None, seeds: list[int], alpha: float) -> Tensor:
         return torch.full_like(faces, self.colour)
@@ -90,6 +90,7 @@ class Identity(_Classic):
     """Hides nothing: the ceiling of every utility measure."""
 
     name = "identity"
+    redaction = Redaction("none")
 
     def _anonymize(self, faces: Tensor, policy: Policy | None, seeds: list[int], alpha: float) -> Tensor:
         return faces.clone()

@@ -4,16 +4,31 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
-from a3gan.anonymizers.a3gan import A3ganAnonymizer
+from a3gan.anonymizers.a3gan import DEFAULT_WEIGHTS, A3ganAnonymizer, FaceModel
 from a3gan.anonymizers.base import FaceAnonymizer
 from a3gan.anonymizers.classic import Blur, Identity, Pixelate, Solid
 from a3gan.errors import UserError
 
+
+def a3gan(weights: str | Path = DEFAULT_WEIGHTS, **options: Any) -> FaceModel:
+    """Method a3gan from a checkpoint or, by the name of the file, from its ONNX export; errors: theirs."""
+    suffix = Path(weights).suffix.lower()
+    if suffix == ".onnx":
+        from a3gan.anonymizers.onnx import OnnxAnonymizer
+
+        return OnnxAnonymizer(weights, **options)
+    if suffix == ".pt2":
+        # torch.export.load unpickles what it finds in the file, and pickles run code.
+        raise UserError(f"{weights}: a torch.export program is for code of your own; give the checkpoint or .onnx")
+    return A3ganAnonymizer(weights, **options)
+
+
 # name -> constructor; all take `device`, the trained ones `weights`, the classic ones `size` and `frame`.
 METHODS: dict[str, Callable[..., FaceAnonymizer]] = {
-    "a3gan": A3ganAnonymizer,
+    "a3gan": a3gan,
     "blur": Blur,
     "pixelate": Pixelate,
     "solid": Solid,

@@ -9,17 +9,35 @@ from collections.abc import Callable
 import torch
 
 
+def clock(device: torch.device) -> Callable[[], float]:
+    """Seconds from some moment on. One CPU thread: the process's own time, which leaves out what else the machine does;
+    otherwise wall time, the device waited for."""
+    if device.type == "cpu":
+        return time.process_time if torch.get_num_threads() == 1 else time.perf_counter
+
+    def after() -> float:
+        torch.cuda.synchronize(device)
+        return time.perf_counter()
+
+    return after
+
+
 def seconds(call: Callable[[], object], device: torch.device, repeats: int = 5) -> float:
-    """Median wall seconds of a call after one warm-up, the device waited for."""
-    times = []
+    """Median seconds of a call after one warm-up, by `clock`."""
+    return by_turns([call], device, repeats)[0]
+
+
+def by_turns(calls: list[Callable[[], object]], device: torch.device, repeats: int = 5) -> list[float]:
+    """Median seconds of each call; they take turns, so that what else the machine does meets all of them."""
+    now = clock(device)
+    times: list[list[float]] = [[] for _ in calls]
     for i in range(repeats + 1):
-        began = time.perf_counter()
-        call()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        if i:
-            times.append(time.perf_counter() - began)
-    return statistics.median(times)
+        for call, taken in zip(calls, times, strict=True):
+            began = now()
+            call()
+            if i:
+                taken.append(now() - began)
+    return [statistics.median(taken) for taken in times]
 
 
 def matrix_rate(device: torch.device, dtype: torch.dtype, side: int = 1536) -> float:

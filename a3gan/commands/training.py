@@ -24,7 +24,10 @@ def train(file: str, overrides: tuple[str, ...], dry_run: bool, max_minutes: flo
     """
     from a3gan.config import load_config
     from a3gan.evaluation import protocol
+    from a3gan.sweep import is_sweep
 
+    if is_sweep(file):
+        raise UserError(f"{file}: the config of a sweep; run `a3gan sweep {file}`")
     if protocol.is_evaluation(file):
         if not dry_run:
             raise UserError(f"{file}: the config of an evaluation; run `a3gan evaluate {file}`")
@@ -36,10 +39,13 @@ def train(file: str, overrides: tuple[str, ...], dry_run: bool, max_minutes: flo
 
         click.echo(look(cfg))
         return
+    from a3gan.training.distributed import is_first
     from a3gan.training.summary import summary
     from a3gan.training.trainer import train as run
 
-    click.echo(summary(run(cfg, max_minutes=max_minutes, fresh=fresh)))
+    folder = run(cfg, max_minutes=max_minutes, fresh=fresh)
+    if is_first():  # under torchrun one process speaks for all
+        click.echo(summary(folder))
 
 
 @click.command()
@@ -49,11 +55,38 @@ def train(file: str, overrides: tuple[str, ...], dry_run: bool, max_minutes: flo
 @click.option("--frame", type=click.Choice(["face", "ffhq"]), default="face", show_default=True,
               help="face: eyes a third of the width apart; ffhq: a quarter.")  # fmt: skip
 @click.option("--table", type=click.Path(), help="CSV with labels, splits and landmarks for a zip's or folder's files.")
+@click.option("--layout", type=click.Choice(["auto", "plain", "celeba", "ffhq"]), default="auto", show_default=True,
+              help="auto: CelebA and FFHQ are known by their folders and tables.")  # fmt: skip
 @debug_option
-def prepare(source: str, output: str, size: int, frame: str, table: str | None) -> None:
-    """Align the faces of SOURCE (a folder, a zip, or a CSV table) into one archive for training."""
+def prepare(source: str, output: str, size: int, frame: str, table: str | None, layout: str) -> None:
+    """Align the faces of SOURCE (a folder, a zip, a CSV table, a copy of CelebA or FFHQ) into one archive."""
     from a3gan.data.prepare import prepare as run
 
-    result = run(source, output, size=size, frame=frame, table=table)
+    result = run(source, output, size=size, frame=frame, table=table, layout=layout)
     if result is not None:
         click.echo(str(result))
+
+
+@click.command()
+@click.argument("file", type=click.Path())
+@click.argument("overrides", nargs=-1, metavar="[key=value]...")
+@click.option("--dry-run", is_flag=True, help="Check every variant, list them and what is done; stop.")
+@click.option("--max-minutes", type=click.FloatRange(min=0), help="Save and stop after this many minutes.")
+@debug_option
+def sweep(file: str, overrides: tuple[str, ...], dry_run: bool, max_minutes: float | None) -> int:
+    """Train the variants of the YAML FILE in turn with equal budget, and compare them in a table.
+
+    Keys of the training can be overridden for all: a3gan sweep FILE train.total_images=100000 dir=runs/mine
+    """
+    from a3gan import sweep as sweeping
+
+    if dry_run:
+        click.echo(sweeping.dry_run(file, overrides))
+        return 0
+    folder, variants, text = sweeping.run(file, overrides, max_minutes=max_minutes)
+    click.echo(text)
+    click.echo(f"tables, bars and faces in {folder}")
+    waiting = [v.name for v in variants if v.status in ("waiting", "stopped")]
+    if waiting:
+        click.echo(f"to do: {', '.join(waiting)}; the same command goes on")
+    return 1 if any(v.status == "failed" for v in variants) else 0

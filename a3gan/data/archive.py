@@ -204,6 +204,13 @@ def _truth(faces: FaceSet, name: str, sets: Sequence[FaceSet]) -> torch.Tensor:
 
 
 def _from_rows(rows: list[dict[str, str]], images: torch.Tensor | None, reader: ArchiveReader) -> FaceSet:
+    try:
+        return _parsed(rows, images, reader)
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{reader.path}: its index.csv is damaged ({error}); prepare it again") from error
+
+
+def _parsed(rows: list[dict[str, str]], images: torch.Tensor | None, reader: ArchiveReader) -> FaceSet:
     points = np.array([[float(row[c]) for c in LANDMARK_COLUMNS] for row in rows], dtype=np.float64).reshape(-1, 5, 2)
     # Names of the whole archive, not only of this split: the numbers of two splits of one file then agree.
     names = list(dict.fromkeys(row["identity"] for row in reader.rows if row["identity"]))

@@ -75,6 +75,34 @@ SCHEMA: Schema = (
     Attribute("hair_tone", "continuous", group="tone", source="colour", span=(22.0, 74.0)),
 )
 
+# CelebA's attributes, in the order of list_attr_celeba.txt (Liu et al., "Deep Learning Face Attributes in the Wild",
+# ICCV 2015), by the part of the face that a policy may name.
+_CELEBA_GROUPS: dict[str, str] = {
+    "mouth": "Big_Lips Mouth_Slightly_Open Wearing_Lipstick",
+    "eyes": "Arched_Eyebrows Bags_Under_Eyes Bushy_Eyebrows Eyeglasses Narrow_Eyes",
+    "hair": "Bald Bangs Black_Hair Blond_Hair Brown_Hair Gray_Hair Receding_Hairline Straight_Hair Wavy_Hair",
+    "beard": "5_o_Clock_Shadow Goatee Mustache No_Beard Sideburns",
+    "expression": "Smiling",
+    "gender": "Male",
+    "face_shape": "Big_Nose Chubby Double_Chin High_Cheekbones Oval_Face Pointy_Nose",
+    "tone": "Pale_Skin Rosy_Cheeks",
+    "worn": "Heavy_Makeup Wearing_Earrings Wearing_Hat Wearing_Necklace Wearing_Necktie",
+    "look": "Attractive Blurry Young",
+}
+CELEBA_NAMES: tuple[str, ...] = tuple(
+    "5_o_Clock_Shadow Arched_Eyebrows Attractive Bags_Under_Eyes Bald Bangs Big_Lips Big_Nose Black_Hair Blond_Hair "
+    "Blurry Brown_Hair Bushy_Eyebrows Chubby Double_Chin Eyeglasses Goatee Gray_Hair Heavy_Makeup High_Cheekbones Male "
+    "Mouth_Slightly_Open Mustache Narrow_Eyes No_Beard Oval_Face Pale_Skin Pointy_Nose Receding_Hairline Rosy_Cheeks "
+    "Sideburns Smiling Straight_Hair Wavy_Hair Wearing_Earrings Wearing_Hat Wearing_Lipstick Wearing_Necklace "
+    "Wearing_Necktie Young".split()
+)
+CELEBA: Schema = tuple(
+    Attribute(name, "binary", (f"no {name}", name), group, f"head:celeba:{name}", name, (("0", 0), ("1", 1)))
+    for name in CELEBA_NAMES
+    for group in (next(g for g, names in _CELEBA_GROUPS.items() if name in names.split()),)
+)
+"""CelebA's 40 as a schema of their own: `targets(faces, CELEBA)` reads them from an archive that `prepare` made."""
+
 # name -> (kept, may change); attributes or groups. What a preset does not name stays: a policy must ask for a change.
 PRESETS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "verification": (("pose",), ("gender", "tone", "face_shape")),

@@ -18,6 +18,7 @@ from a3gan.data import align
 from a3gan.data.archive_file import ArchiveWriter
 from a3gan.data.prepare_face import MIN_EYE_DISTANCE, REASONS, FaceWork
 from a3gan.data.prepare_journal import Journal
+from a3gan.data.prepare_layouts import LAYOUTS
 from a3gan.data.prepare_sources import Source, list_sources
 from a3gan.errors import UserError
 
@@ -59,6 +60,7 @@ def prepare(
     size: int = 128,
     frame: str = "face",
     table: str | os.PathLike | None = None,
+    layout: str = "auto",
     detector: object | None = None,
     min_eye_distance: float = MIN_EYE_DISTANCE,
     workers: int = 2,
@@ -70,6 +72,7 @@ def prepare(
     Table: the column `file` is relative to it (or lies in a zip of the table's stem beside it); `identity` (or
     `identity_cluster`), `split` (default train) and the ten landmark columns are used where present, all other
     columns are kept as labels. Landmarks are pixels of the upright picture; a row without them goes to the detector.
+    A copy of CelebA or FFHQ is known by its own folders and tables (`prepare_layouts`), unless `layout` is 'plain'.
 
     A picture is left out, named in the log and listed in meta.json, when it is
     - missing: the table names it, nothing is there;
@@ -86,6 +89,7 @@ def prepare(
 
     Args:
         src, output: paths. size: side in px. frame: "face" or "ffhq". table: CSV with the labels of a zip or folder.
+        layout: 'auto', 'plain', 'celeba' or 'ffhq'.
         detector: as `a3gan.media.detect.load_detector` returns; loaded when first needed if None.
         min_eye_distance: source pixels. workers: threads. progress: show a bar (only on a terminal).
 
@@ -94,8 +98,8 @@ def prepare(
     """
     started = time.monotonic()
     src, output = Path(src), Path(output)
-    _check(src, output, size, frame, workers)
-    sources = list_sources(src, Path(table) if table else None)
+    _check(src, output, size, frame, workers, layout)
+    sources = list_sources(src, Path(table) if table else None, layout)
     settings = {"frame": frame, "size": size, "min_eye_distance": min_eye_distance}
     work = FaceWork(frame, size, min_eye_distance, detector)
     report = PrepareReport(output, total=len(sources))
@@ -115,7 +119,9 @@ def prepare(
     return report
 
 
-def _check(src: Path, output: Path, size: int, frame: str, workers: int) -> None:
+def _check(src: Path, output: Path, size: int, frame: str, workers: int, layout: str) -> None:
+    if layout not in LAYOUTS:
+        raise UserError(f"--layout {layout}: unknown; one of {', '.join(LAYOUTS)}")
     if frame not in align.FRAMES:
         raise UserError(f"--frame {frame}: unknown; one of {', '.join(align.FRAMES)}")
     if not 16 <= size <= 2048:

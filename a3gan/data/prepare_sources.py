@@ -102,17 +102,23 @@ def _is_picture(path: PurePosixPath) -> bool:
     return path.suffix.lower() in SUFFIXES and not hidden
 
 
-def list_sources(src: Path, table: Path | None = None) -> list[Source]:
+def list_sources(src: Path, table: Path | None = None, layout: str = "plain") -> list[Source]:
     """All pictures of a folder, a zip (labels from `table` if given) or a CSV table, in a fixed order.
 
     Folder and bare zip: a picture in a sub-folder has that folder's name as its identity. Table: see
-    `prepare.prepare`.
+    `prepare.prepare`. layout: one of `prepare_layouts.LAYOUTS`; a table means 'plain'.
 
     Raises:
         UserError: the source or table is missing, empty, of no known kind, or names only absent files.
     """
     if not src.exists():
         raise UserError(f"{src}: no such folder, zip or table")
+    if layout != "plain" and table is None and (src.is_dir() or src.suffix.lower() == ".zip"):
+        from a3gan.data import prepare_layouts  # it builds on this module
+
+        layout = prepare_layouts.detect(src) if layout == "auto" else layout
+        if layout != "plain":
+            return prepare_layouts.list_layout(src, layout)
     if src.is_dir():
         pictures = FolderPictures(src)
         sources = _from_table(table, pictures) if table else _by_folder(pictures, pictures.names())

@@ -166,25 +166,14 @@ class Method:
     def _photos(self, before: View, seeds: list[int]) -> tuple[View, np.ndarray]:
         from a3gan.anonymizers.anonymizer import Anonymizer, FaceRecord
         from a3gan.evaluation.detection import landmark_boxes
-        from a3gan.media.compose import mosaic_box, paste
 
-        product, method = Anonymizer(self.anonymizer), self.anonymizer
         canvases = [picture.copy() for picture in before.pictures]
         boxes = landmark_boxes(before.points)
         records = [
             FaceRecord(tuple(b), p, 1.0, s) for b, p, s in zip(boxes.tolist(), before.points, seeds, strict=True)
         ]
-        crops = [product._align(canvas, record) for canvas, record in zip(canvases, records, strict=True)]
-        rows = [i for i, crop in enumerate(crops) if crop is not None]
-        if rows:
-            old = to_float(torch.stack([crops[i][0] for i in rows]))
-            new = product._synthesise(old, [records[i] for i in rows], self.policy, self.alpha)
-            for k, i in enumerate(rows):
-                if records[i].status == "synthesised":
-                    paste(canvases[i], new[k], old[k], crops[i][1], method.frame, method.synthesises)
+        Anonymizer(self.anonymizer).apply(canvases, [[record] for record in records], self.policy, self.alpha)
         failed = np.array([record.status == "mosaicked" for record in records], bool)
-        for i in np.flatnonzero(failed):
-            mosaic_box(canvases[i], records[i].box, records[i].landmarks)
         return View(canvases, before.points), failed
 
 

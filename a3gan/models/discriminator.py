@@ -22,7 +22,7 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, I, H, W] -> [N, O, H/2, W/2]."""
-        return (self.conv2(self.conv1(x)) + self.skip(x)) / SQRT2
+        return self.conv2(self.conv1(x), 1 / SQRT2) + self.skip(x, 1 / SQRT2)
 
 
 class Discriminator(nn.Module):

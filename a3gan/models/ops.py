@@ -30,10 +30,11 @@ def _upfirdn(x: Tensor, kernel: Tensor, up: int, down: int, pad: tuple[int, int,
         stuffed = stuffed.contiguous(memory_format=_format(x))
         stuffed[:, :, ::up, ::up] = x
         x = stuffed
-    if any(pad):
-        x = F.pad(x, pad)
+    even = pad[0] if pad[0] >= 0 and len(set(pad)) == 1 else None
+    if even is None:
+        x = F.pad(x, pad)  # the convolution itself pads the same on all sides only, without a copy
     weight = kernel.flip(0, 1).to(device=x.device, dtype=x.dtype)
-    return F.conv2d(x, weight[None, None].expand(c, 1, k, k).contiguous(), stride=down, groups=c)
+    return F.conv2d(x, weight[None, None].expand(c, 1, k, k).contiguous(), stride=down, padding=even or 0, groups=c)
 
 
 class _UpFirDn(torch.autograd.Function):
@@ -85,8 +86,9 @@ def _format(x: Tensor) -> torch.memory_format:
 
 
 def modulated_conv2d(
-    x: Tensor, weight: Tensor, style: Tensor, *, demodulate: bool = True, up: bool = False, blur: Tensor | None = None
-) -> Tensor:
+    x: Tensor, weight: Tensor, style: Tensor, *, demodulate: bool = True, up: bool = False, blur: Tensor | None = None,
+    gain: float = 1.0, bias: Tensor | None = None,
+) -> Tensor:  # fmt: skip
     """Convolution whose weight is scaled per image and input channel, then normalised per output channel.
 
     w'_oikl = s_i w_oikl;  w''_oikl = w'_oikl / sqrt(sum_ikl w'^2 + 1e-8)  (StyleGAN2, equations 1 and 3).
@@ -95,14 +97,15 @@ def modulated_conv2d(
 
     Args:
         x: [N, I, H, W]. weight: [O, I, k, k], k odd. style: [N, I]. up: double the size (transposed convolution, then
-        ``blur`` with a gain of 4). Returns [N, O, H, W] or [N, O, 2H, 2W] in the type of x.
+        ``blur`` with a gain of 4). gain, bias [O]: the result times gain, plus bias, in one pass (demodulate only).
+        Returns [N, O, H, W] or [N, O, 2H, 2W] in the type of x.
     """
     k = weight.shape[-1]
     if demodulate:
         # Normalised first, so that the sum of squares stays in range in 16 bits; the ratio is unchanged.
         style = style * style.float().square().mean(1, keepdim=True).add(1e-8).rsqrt().to(style.dtype)
         power = weight.float().square().sum((2, 3))
-        demod = (style.float().square() @ power.t() + 1e-8).rsqrt()
+        demod = (style.float().square() @ power.t() + 1e-8).rsqrt() * gain
     y = x * style[:, :, None, None].to(x.dtype)
     w = weight.to(x.dtype)
     if up:
@@ -112,14 +115,19 @@ def modulated_conv2d(
         y = upfirdn2d(y, blur * 4.0, pad=(1, 1))
     else:
         y = F.conv2d(y, w, padding=k // 2)
-    return y * demod[:, :, None, None].to(y.dtype) if demodulate else y
+    if not demodulate:
+        return y
+    scale = demod[:, :, None, None].to(y.dtype)
+    return y * scale if bias is None else torch.addcmul(bias.to(y.dtype)[None, :, None, None], y, scale)
 
 
-def lrelu(x: Tensor, bias: Tensor | None = None) -> Tensor:
-    """sqrt(2) * leaky_relu(x + bias, 0.2): keeps the variance of its input near 1. bias: [C] over axis 1."""
-    if bias is not None:
-        x = x + bias.to(x.dtype).reshape(1, -1, *([1] * (x.ndim - 2)))
-    return F.leaky_relu(x, 0.2) * SQRT2
+def lrelu_(x: Tensor) -> Tensor:
+    """leaky_relu(x, 0.2) in place: for a fresh result that nothing else needs. x is [N, ...].
+
+    StyleGAN2's activation is sqrt(2) times that, which keeps the variance of its input near 1. As s lrelu(x) is
+    lrelu(s x) for s > 0, callers scale the weight and bias before it instead of a whole feature map behind it.
+    """
+    return F.leaky_relu(x, 0.2, inplace=True)
 
 
 class EqualLinear(nn.Module):
@@ -135,8 +143,10 @@ class EqualLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, I] -> [N, O]."""
-        y = F.linear(x, (self.weight * self.gain).to(x.dtype), (self.bias * self.lr_mul).to(x.dtype))
-        return lrelu(y) if self.activate else y
+        scale = SQRT2 if self.activate else 1.0
+        weight, bias = self.weight * (self.gain * scale), self.bias * (self.lr_mul * scale)
+        y = F.linear(x, weight.to(x.dtype), bias.to(x.dtype))
+        return lrelu_(y) if self.activate else y
 
 
 class EqualConv2d(nn.Module):
@@ -155,20 +165,20 @@ class EqualConv2d(nn.Module):
         self.activate = activate
         self.register_buffer("blur", blur_kernel(), persistent=False)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """[N, I, H, W] -> [N, O, H, W] or [N, O, H/2, W/2]."""
-        weight = (self.weight * self.gain).to(x.dtype)
+    def forward(self, x: Tensor, scale: float = 1.0) -> Tensor:
+        """[N, I, H, W] -> [N, O, H, W] or [N, O, H/2, W/2], times ``scale`` > 0, at no further cost."""
+        scale = scale * SQRT2 if self.activate else scale
+        weight = (self.weight * (self.gain * scale)).to(x.dtype)
+        bias = None if self.bias is None else (self.bias * scale).to(x.dtype)
         k = weight.shape[-1]
         if self.down:
             # A 1x1 kernel commutes with dropping samples, so the filter itself may halve: a quarter of the work.
             wide = k > 1
             x = upfirdn2d(x, self.blur, down=1 if wide else 2, pad=(2, 2) if wide else (1, 1))
-            y = F.conv2d(x, weight, stride=2 if wide else 1)
+            y = F.conv2d(x, weight, bias, stride=2 if wide else 1)
         else:
-            y = F.conv2d(x, weight, padding=k // 2)
-        if self.activate:
-            return lrelu(y, self.bias)
-        return y if self.bias is None else y + self.bias.to(y.dtype)[None, :, None, None]
+            y = F.conv2d(x, weight, bias, padding=k // 2)
+        return lrelu_(y) if self.activate else y
 
 
 def minibatch_stddev(x: Tensor, group: int = 4) -> Tensor:

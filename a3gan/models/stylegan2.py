@@ -12,7 +12,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from a3gan.models.ops import EqualLinear, blur_kernel, lrelu, modulated_conv2d, upfirdn2d
+from a3gan.models.ops import SQRT2, EqualLinear, blur_kernel, lrelu_, modulated_conv2d, upfirdn2d
 
 
 def rows_of(size: int) -> int:
@@ -45,11 +45,13 @@ class StyledConv(nn.Module):
 
     def forward(self, x: Tensor, w: Tensor, random_noise: bool) -> Tensor:
         """x [N, I, H, W], w [N, w_dim] -> [N, O, H', W']."""
-        y = modulated_conv2d(x, self.weight * self.gain, self.style(w), up=self.up, blur=self.blur)
+        y = modulated_conv2d(
+            x, self.weight * self.gain, self.style(w), up=self.up, blur=self.blur, gain=SQRT2, bias=self.bias * SQRT2
+        )
         if self.noise_strength is not None:
             noise = torch.randn_like(y[:, :1]) if random_noise else self.noise.to(y.dtype)
-            y = y + self.noise_strength.to(y.dtype) * noise
-        return lrelu(y, self.bias)
+            y = y + (self.noise_strength * SQRT2).to(y.dtype) * noise
+        return lrelu_(y)
 
 
 class ToRGB(nn.Module):

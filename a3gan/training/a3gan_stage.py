@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -18,9 +19,10 @@ from a3gan.models.a3gan import A3GANOutput
 from a3gan.models.build import build_a3gan, build_discriminator
 from a3gan.models.discriminator import LatentDiscriminator
 from a3gan.models.injection import InjectionReader
+from a3gan.training import warm_start
 from a3gan.training.adversary import Adversary, as_judge
-from a3gan.training.loss_scorers import LossScorers, View
-from a3gan.training.stage import Batch, Stage
+from a3gan.training.loss_scorers import LossScorers, View, load_watcher
+from a3gan.training.stage import Batch, Stage, Turn
 
 if TYPE_CHECKING:
     from a3gan.config import Config
@@ -36,20 +38,21 @@ class A3GanStage(Stage):
 
     name = "a3gan"
     ema_names = ("model",)
+    clipped = ("model",)
 
     def __init__(self, cfg: Config, data: FaceSet, val: FaceSet | None, device: torch.device) -> None:
         super().__init__(cfg, data, val, device)
         self.networks = self.build_networks(cfg)
         self.model = self.networks["model"]
-        if cfg.model.generator.weights:
-            load_generator(self.model, cfg.model.generator.weights)
+        self.parent = warm_start.begin_model(self.model, cfg)
         self.scorers = LossScorers.load(cfg).to(device)
+        self.watcher = load_watcher(cfg, self.scorers.fingerprints(), device)
         if self.scorers.recognisers:
             with torch.no_grad():
                 first = self.scorers.embed(data.fetch(torch.tensor([0])).to(self.device))[0]
             self.networks["readers"] = IdentityReaders(self.model.encoder.widths, first.shape[1]).to(device)
         self.optimizers = self._optimizers()
-        self.adversary = Adversary(cfg, self.networks["discriminator"], self.optimizers["discriminator"], self.autocast)
+        self.adversary = Adversary(cfg, self.networks["discriminator"], self.autocast)
         mask = face_mask(cfg.data.size, cfg.data.frame).to(device)
         self.around = 1 - mask
         self.places = (mask * INSIDE + (1 - mask) * OUTSIDE).detach()
@@ -80,7 +83,7 @@ class A3GanStage(Stage):
 
     @classmethod
     def missing_weights(cls, cfg: Config) -> list[str]:
-        return LossScorers.missing(cfg)
+        return LossScorers.missing(cfg) + warm_start.missing(cfg)
 
     @classmethod
     def example_inputs(cls, cfg: Config, networks: dict[str, nn.Module], batch: int) -> dict[str, tuple]:
@@ -122,10 +125,10 @@ class A3GanStage(Stage):
         """'reconstruct' (alpha = 0), then 'suppress' (units on, AINet off), then 'joint'."""
         return PHASES[(images_seen >= self.suppress_from) + (images_seen >= self.join_from)]
 
-    def step(self, batch: Batch, images_seen: int) -> dict[str, Tensor]:
+    def turns(self, batch: Batch, images_seen: int) -> Iterator[Turn]:
         """Render, teach the discriminators, then the model by the sum of all terms."""
         phase, x = self.phase(images_seen), batch.images
-        if self.suppress_from <= images_seen < self.suppress_from + len(x):
+        if self.suppress_from <= images_seen < self.suppress_from + self.cfg.train.batch_size:
             self._wake_units()
         with torch.no_grad(), self.autocast():
             seen = self.scorers.view(x)
@@ -134,24 +137,21 @@ class A3GanStage(Stage):
         c = random_policies(n, SCHEMA, device=x.device)
         z = torch.randn(n, self.cfg.model.ainet.z_dim, device=x.device)
         with self.autocast():
-            out = self.model(x, seen.logits, c, z, alpha, inject=phase == "joint")
+            out = self.lean(self.model, x, seen.logits, c, z, alpha, inject=phase == "joint")
         # Early images are blurs that any discriminator tells apart: it only costs time until shapes are there.
         judged = images_seen >= self.judged_from and self.cfg.loss.adversarial > 0
-        scalars = self.adversary.learn(x, out.image, images_seen // n) if judged else {}
+        if judged:
+            yield self.adversary.turn(x, out.image, self.steps(images_seen))
         if "latent" in self.networks:
-            scalars |= self._teach_latent(out)
+            yield self._latent_turn(out)
         terms = self._terms(batch, seen, out, c, z, alpha, phase)
         if judged:
             terms["adversarial"] = adversarial.g_nonsaturating(self.adversary.against(out.image))
         loss, logged = total(terms, self.cfg.loss.model_dump(), alpha)
-        self.optimizers["model"].zero_grad(set_to_none=True)
-        loss.backward()
-        if self.cfg.train.grad_clip:
-            nn.utils.clip_grad_norm_(self.model.parameters(), self.cfg.train.grad_clip)
-        self.optimizers["model"].step()
-        scalars |= {f"loss/{name}": value for name, value in logged.items()}
+        scalars = {f"loss/{name}": value for name, value in logged.items()}
         gates = enumerate(out.suppressed.gates, start=1)
-        return scalars | {f"gate/level_{level}": g.detach().float().mean() for level, g in gates if g is not None}
+        scalars |= {f"gate/level_{level}": g.detach().float().mean() for level, g in gates if g is not None}
+        yield Turn("model", loss, scalars)
 
     def _wake_units(self) -> None:
         """Forget Adam's moments of the suppressive units as they come on: after steps without gradient they are near 0,
@@ -159,17 +159,14 @@ class A3GanStage(Stage):
         for parameter in self.model.encoder.units.parameters():
             self.optimizers["model"].state.pop(parameter, None)
 
-    def _teach_latent(self, out: A3GANOutput) -> dict[str, Tensor]:
+    def _latent_turn(self, out: A3GANOutput) -> Turn:
         """The latent discriminator learns rows of w' from rows that the mapping network draws."""
         net, generator = self.networks["latent"], self.model.generator
         with torch.no_grad():
             drawn = generator.mapping(torch.randn(len(out.w_plus), generator.z_dim, device=out.w_plus.device))
         real = drawn[:, None].expand_as(out.w_plus)
         loss = code.latent_discriminator(net(real), net(out.w_plus.detach())).mean()
-        self.optimizers["latent"].zero_grad(set_to_none=True)
-        loss.backward()
-        self.optimizers["latent"].step()
-        return {"latent/loss": loss.detach()}
+        return Turn("latent", loss, {"latent/loss": loss.detach()})
 
     def _terms(
         self, batch: Batch, seen: View, out: A3GANOutput, c: Tensor, z: Tensor, alpha: Tensor, phase: str
@@ -181,6 +178,9 @@ class A3GanStage(Stage):
         terms = {"geometry": self._geometry(now, seen, c if phase == "joint" else None)}
         terms |= self._likeness(batch, seen, now, out, alpha)
         terms |= self._suppression(batch, out, alpha)
+        if "latent" in self.networks:  # in all phases, as the encoder alone can leave the prior as well
+            with as_judge(self.networks["latent"]):
+                terms["latent"] = code.latent(self.networks["latent"](out.w_plus))
         if phase == "reconstruct":
             return terms
         identity = self._identity(batch, image, alpha)
@@ -201,9 +201,6 @@ class A3GanStage(Stage):
             "code": code.delta_norm(out.injection.delta),
             "injective": code.injective(self.networks["injection_reader"](out.injection.delta), proposal.detach()),
         }
-        if "latent" in self.networks:
-            with as_judge(self.networks["latent"]):
-                terms["latent"] = code.latent(self.networks["latent"](out.w_plus))
         if weights.diversity > 0 and self.scorers.recognisers:
             terms["diversity"] = self._diversity(batch, seen, image, c, alpha)
         return terms
@@ -285,7 +282,7 @@ class A3GanStage(Stage):
     def validate(self, nets: dict[str, nn.Module]) -> dict[str, float]:
         from a3gan.training.a3gan_views import validate
 
-        return validate(nets["model"], self.scorers, self.val, self.device)
+        return validate(nets["model"], self.scorers, self.val, self.device, self.watcher)
 
     def sheet(self, nets: dict[str, nn.Module]) -> Tensor | None:
         from a3gan.training.a3gan_views import sheet
@@ -299,6 +296,7 @@ class A3GanStage(Stage):
         meta = {
             "attributes": {"backbone": attributes.backbone, "width": attributes.width},
             "scorers": self.scorers.fingerprints(),
+            "parent": self.parent,
         }
         return tensors, meta
 
@@ -318,12 +316,3 @@ class IdentityReaders(nn.ModuleList):
     def forward(self, features: list[Tensor]) -> list[Tensor]:
         """S_1..S_3 -> three guesses [N, E], float32."""
         return [head(f.float().mean((2, 3))) for head, f in zip(self, features, strict=True)]
-
-
-def load_generator(model: nn.Module, name: str) -> None:
-    """Put a trained generator (stage `stylegan2`) into the model and start the fusion at its mean code w-bar."""
-    path = checkpoint.resolve(name)
-    tensors, _ = checkpoint.load(path)
-    prefix = "generator" if any(key.startswith("generator.") for key in tensors) else "model.generator"
-    checkpoint.load_into(model.generator, tensors, prefix, path)
-    model.fusion.w_start.copy_(model.generator.w_mean.expand_as(model.fusion.w_start))

@@ -14,6 +14,7 @@ from a3gan.scorers.landmarks import eye_distance
 
 if TYPE_CHECKING:
     from a3gan.data.archive import FaceSet
+    from a3gan.scorers.identity import Recogniser
     from a3gan.training.loss_scorers import LossScorers
 
 SHEET_ROWS = (("expression", 1), ("expression", 2), ("everything", 1), ("everything", 2))  # (policy, seed)
@@ -62,12 +63,15 @@ def row_names(names: list[str], height: int) -> Tensor:
 
 
 @torch.no_grad()
-def validate(model: A3GAN, scorers: LossScorers, faces: FaceSet | None, device: torch.device) -> dict[str, float]:
+def validate(
+    model: A3GAN, scorers: LossScorers, faces: FaceSet | None, device: torch.device, watcher: Recogniser | None = None
+) -> dict[str, float]:
     """On validation faces, by the scorers of the losses (so these numbers steer training and prove nothing).
 
     reconstruction_l1 in [0, 2]; identity_*: mean cosine to the original at alpha = 0 and 1, and (strangers) between
     originals of different people; two_seeds: cosine between two seeds; smile_agreement: share whose
-    smiling-or-neutral decision stayed; landmark_error: in eye distances.
+    smiling-or-neutral decision stayed; landmark_error: in eye distances. watched_*: the cosines by `watcher`, a
+    recogniser that no loss uses.
     """
     if faces is None or len(faces) == 0:
         return {}
@@ -78,14 +82,16 @@ def validate(model: A3GAN, scorers: LossScorers, faces: FaceSet | None, device: 
     for rows in chosen.split(CHUNK):
         x = faces.fetch(rows).to(device)
         person = faces.identity[rows.to(faces.identity.device)].to(device)
-        for name, value in _measure(model, scorers, x, person).items():
+        for name, value in _measure(model, scorers, x, person, watcher).items():
             value = value[~value.isnan()]
             sums[name] = sums.get(name, 0.0) + float(value.sum())
             counts[name] = counts.get(name, 0) + len(value)
     return {name: value / counts[name] for name, value in sums.items() if counts[name]}
 
 
-def _measure(model: A3GAN, scorers: LossScorers, x: Tensor, person: Tensor) -> dict[str, Tensor]:
+def _measure(
+    model: A3GAN, scorers: LossScorers, x: Tensor, person: Tensor, watcher: Recogniser | None
+) -> dict[str, Tensor]:
     """The numbers of `validate` for one chunk: name -> [N], NaN where there is none. person [N]: -1 = unknown."""
     seen = scorers.view(x)
     plain, first, second = model.reconstruct(x), *(render(model, scorers, x, "expression", s) for s in (1, 2))
@@ -97,14 +103,24 @@ def _measure(model: A3GAN, scorers: LossScorers, x: Tensor, person: Tensor) -> d
         "smile_agreement": agree.float(),
         "landmark_error": (now.landmarks - seen.landmarks).norm(dim=2).mean(1) / eye_distance(seen.landmarks),
     }
-    if not scorers.recognisers:
-        return values
-    old, zero, one, two = (scorers.embed(images)[0].float() for images in (x, plain, first, second))
-    half = len(x) // 2
+    pictures = (x, plain, first, second)
+    if scorers.recognisers:
+        found = _cosines([scorers.embed(images)[0].float() for images in pictures], person)
+        values |= {("" if name == "two_seeds" else "identity_") + name: value for name, value in found.items()}
+    if watcher is not None:
+        found = _cosines([watcher(images, scorers.frame, mirror=False).float() for images in pictures], person)
+        values |= {f"watched_{name}": value for name, value in found.items()}
+    return values
+
+
+def _cosines(embedded: list[Tensor], person: Tensor) -> dict[str, Tensor]:
+    """Embeddings [N, E] of originals, reconstructions and two seeds -> cosines [N] by name."""
+    old, zero, one, two = embedded
+    half = len(old) // 2
     same = (person == person.roll(half)) & (person >= 0)
-    return values | {
-        "identity_reconstructed": (zero * old).sum(1),
-        "identity_anonymised": (one * old).sum(1),
-        "identity_strangers": (old * old.roll(half, 0)).sum(1).masked_fill(same | (half == 0), float("nan")),
+    return {
+        "reconstructed": (zero * old).sum(1),
+        "anonymised": (one * old).sum(1),
+        "strangers": (old * old.roll(half, 0)).sum(1).masked_fill(same | (half == 0), float("nan")),
         "two_seeds": (one * two).sum(1),
     }

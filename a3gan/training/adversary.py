@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from a3gan.losses.adversarial import d_logistic, r1
 from a3gan.training.augment_gan import adapt, augment
+from a3gan.training.stage import Turn
 
 if TYPE_CHECKING:
     from a3gan.config import Config
@@ -27,16 +28,13 @@ def as_judge(net: nn.Module) -> Iterator[None]:
 
 
 class Adversary:
-    """Discriminator with its optimiser, augmentation (none, DiffAugment or ADA) and lazy R1.
+    """Discriminator with its augmentation (none, DiffAugment or ADA) and lazy R1.
 
     ``p`` is the augmentation probability: 1 under DiffAugment, moved by the controller under ADA.
     """
 
-    def __init__(
-        self, cfg: Config, net: nn.Module, optimizer: torch.optim.Optimizer,
-        autocast: Callable[[], AbstractContextManager],
-    ):
-        self.cfg, self.net, self.optimizer, self.autocast = cfg, net, optimizer, autocast
+    def __init__(self, cfg: Config, net: nn.Module, autocast: Callable[[], AbstractContextManager]):
+        self.cfg, self.net, self.autocast = cfg, net, autocast
         self.p = 1.0 if cfg.train.augment == "diffaugment" else 0.0
 
     def logits(self, images: Tensor) -> Tensor:
@@ -50,8 +48,8 @@ class Adversary:
         with as_judge(self.net):
             return self.logits(fake)
 
-    def learn(self, real: Tensor, fake: Tensor, step: int) -> dict[str, Tensor]:
-        """One update: logistic loss, every ``loss.r1_every`` steps also R1 (weighted up by as much)."""
+    def turn(self, real: Tensor, fake: Tensor, step: int) -> Turn:
+        """Its update: logistic loss, every ``loss.r1_every`` steps also R1 (weighted up by as much)."""
         loss_cfg = self.cfg.loss
         # Two passes: the minibatch statistic must not mix real and generated images.
         logits_real, logits_fake = self.logits(real), self.logits(fake.detach())
@@ -67,10 +65,9 @@ class Adversary:
             penalty = r1(self.net(images), images, loss_cfg.r1_gamma).mean()
             loss = loss + penalty * loss_cfg.r1_every
             scalars["discriminator/r1"] = penalty.detach()
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        self.optimizer.step()
-        if self.cfg.train.augment == "ada":
-            self.p = adapt(self.p, logits_real, len(real))
+        train = self.cfg.train
+        if train.augment == "ada":
+            # By the whole batch, though this may be a part of it: the parts' moves are averaged.
+            self.p = adapt(self.p, logits_real, train.batch_size, train.ada_target, train.ada_images)
             scalars["discriminator/ada_p"] = torch.tensor(self.p)
-        return scalars
+        return Turn("discriminator", loss, scalars)

@@ -9,6 +9,7 @@ Watermarks lie outside the eye crops.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 
 from a3gan.data.attributes import targets as label_targets
 from a3gan.scorers.attributes import SIZE, AttributeNetwork, resize
-from a3gan.training.stage import Batch, Stage
+from a3gan.training.stage import Batch, Stage, Turn
 
 if TYPE_CHECKING:
     from a3gan.config import Config
@@ -149,6 +150,7 @@ class AttributesStage(Stage):
 
     name = "attributes"
     ema_names = ("attributes",)
+    clipped = ("attributes",)
 
     def __init__(self, cfg: Config, data: FaceSet, val: FaceSet | None, device: torch.device) -> None:
         super().__init__(cfg, data, val, device)
@@ -165,7 +167,7 @@ class AttributesStage(Stage):
     def build_networks(cls, cfg: Config) -> dict[str, nn.Module]:
         return {"attributes": AttributeNetwork(cfg.model.attributes.backbone, cfg.model.attributes.width)}
 
-    def step(self, batch: Batch, images_seen: int) -> dict[str, Tensor]:
+    def turns(self, batch: Batch, images_seen: int) -> Iterator[Turn]:
         """One AdamW step on as many freshly drawn rows as the batch has."""
         index = torch.multinomial(self.weights, batch.images.shape[0], replacement=True)
         images, points = self.data.fetch(index), self.data.landmarks[index].to(self.device)
@@ -174,19 +176,14 @@ class AttributesStage(Stage):
             images, points, eyes = augment(images, points)
         if self.cfg.run.channels_last:
             images = images.to(memory_format=torch.channels_last)
-        train, optimizer = self.cfg.train, self.optimizers["attributes"]
-        for group in optimizer.param_groups:
+        train = self.cfg.train
+        for group in self.optimizers["attributes"].param_groups:
             group["lr"] = train.lr * cosine_lr(images_seen, train.total_images, train.warmup_images)
         with self.autocast():
             outputs = self.networks["attributes"](images, eyes)
         losses = attribute_losses(outputs, targets, points)
         total = sum(losses[name] for name in HEADS) + LANDMARK_WEIGHT * losses["landmarks"]
-        optimizer.zero_grad(set_to_none=True)
-        total.backward()
-        if train.grad_clip:
-            nn.utils.clip_grad_norm_(self.networks["attributes"].parameters(), train.grad_clip)
-        optimizer.step()
-        return {"loss": total.detach(), **{name: value.detach() for name, value in losses.items()}}
+        yield Turn("attributes", total, {"loss": total, **losses})
 
     @torch.no_grad()
     def validate(self, nets: dict[str, nn.Module]) -> dict[str, float]:

@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-TARGET = 0.6  # r_t = E[sign D(real)] at which ADA keeps p
-SPEED = 500_000  # images over which p may move by 1
+TARGET = 0.6  # r_t = E[sign D(real)] at which ADA keeps p (train.ada_target)
+SPEED = 500_000  # images over which p may move by 1 (train.ada_images)
 
 
 def augment(x: Tensor, p: float = 1.0) -> Tensor:
@@ -28,11 +28,15 @@ def augment(x: Tensor, p: float = 1.0) -> Tensor:
     return x
 
 
-def adapt(p: float, real_logits: Tensor, images: int) -> float:
-    """ADA's controller: the next p in [0, 1] after a batch of ``images`` real ones with these logits."""
+def adapt(p: float, real_logits: Tensor, images: int, target: float = TARGET, speed: int = SPEED) -> float:
+    """ADA's controller: the next p in [0, 1] after a batch of ``images`` real ones with these logits.
+
+    Up where the mean sign of the logits is above ``target`` (the discriminator knows its faces by heart), else down,
+    by images / speed.
+    """
     overfit = float(torch.sign(real_logits.detach()).mean())
-    step = images / SPEED
-    return min(1.0, max(0.0, p + (step if overfit > TARGET else -step)))
+    step = images / speed
+    return min(1.0, max(0.0, p + (step if overfit > target else -step)))
 
 
 def _colour(x: Tensor) -> Tensor:

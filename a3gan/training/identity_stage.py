@@ -8,6 +8,7 @@ alone (CosFace, Wang et al. 2018), which is what rendered faces are for.
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -22,7 +23,8 @@ from a3gan.scorers.guard import fingerprint
 from a3gan.scorers.identity import load_recogniser, wanted_files
 from a3gan.scorers.small_identity import SIZE, SmallIdentity
 from a3gan.training.attributes_stage import cosine_lr, low_resolutions
-from a3gan.training.stage import Batch, Stage
+from a3gan.training.distributed import is_first
+from a3gan.training.stage import Batch, Stage, Turn
 
 if TYPE_CHECKING:
     from a3gan.config import Config
@@ -86,6 +88,7 @@ class IdentityStage(Stage):
 
     name = "identity"
     ema_names = ("identity",)
+    clipped = ("identity",)
 
     def __init__(self, cfg: Config, data: FaceSet, val: FaceSet | None, device: torch.device) -> None:
         if cfg.data.path is not None:
@@ -144,10 +147,11 @@ class IdentityStage(Stage):
         rows = torch.arange(len(self.data)).split(64)
         with self.autocast():
             parts = [teacher(self.data.fetch(i).to(self.device), frame).float() for i in rows]
-        checkpoint.save(path, {"embeddings": torch.cat(parts)}, known)
+        if is_first():
+            checkpoint.save(path, {"embeddings": torch.cat(parts)}, known)
         return torch.cat(parts)
 
-    def step(self, batch: Batch, images_seen: int) -> dict[str, Tensor]:
+    def turns(self, batch: Batch, images_seen: int) -> Iterator[Turn]:
         """One AdamW step on as many freshly drawn rows as the batch has."""
         if self.teacher_rows is None and self.cfg.scorers.recognisers:
             self.teacher_rows = self._teach()
@@ -158,18 +162,13 @@ class IdentityStage(Stage):
             images = low_resolutions(images, smallest=28)
         if self.cfg.run.channels_last:
             images = images.contiguous(memory_format=torch.channels_last)
-        train, optimizer = self.cfg.train, self.optimizers["identity"]
-        for group in optimizer.param_groups:
+        train = self.cfg.train
+        for group in self.optimizers["identity"].param_groups:
             group["lr"] = train.lr * cosine_lr(images_seen, train.total_images, train.warmup_images)
         with self.autocast():
             embeddings = self.networks["identity"](images)
         losses = self._losses(embeddings.float(), index)
-        optimizer.zero_grad(set_to_none=True)
-        losses["loss"].backward()
-        if train.grad_clip:
-            nn.utils.clip_grad_norm_(self.networks["identity"].parameters(), train.grad_clip)
-        optimizer.step()
-        return {name: value.detach() for name, value in losses.items()}
+        yield Turn("identity", losses["loss"], losses)
 
     def _losses(self, embeddings: Tensor, index: Tensor) -> dict[str, Tensor]:
         """distil: 1 - cosine to the teacher; people: CosFace over the rows whose person has two pictures."""

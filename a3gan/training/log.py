@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
 import logging
 import os
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
+
+from a3gan.files import not_written, replacing
 
 logger = logging.getLogger(__name__)
 _TOTALS = ("loss", "loss/total", "generator/loss")  # the one number beside the bar
@@ -26,8 +32,13 @@ class RunLog:
         from tqdm import tqdm
 
         self.path = folder / "log.jsonl"
-        _truncate(self.path, start)
-        self.file = open(self.path, "a", encoding="utf-8")
+        self.waiting = b""  # lines that the disk has not taken yet
+        try:
+            _truncate(self.path, start)
+            # Unbuffered: what the disk refuses must not be written half, later.
+            self.file = open(self.path, "ab", buffering=0)
+        except OSError as error:
+            raise not_written(self.path, error) from error
         self.events = _event_writer(folder, start) if tensorboard else None
         self.silent = not sys.stderr.isatty()
         self.bar = tqdm(total=total, initial=start, unit="img", dynamic_ncols=True, disable=self.silent)
@@ -39,11 +50,8 @@ class RunLog:
     def scalars(self, images: int, values: dict[str, float], kind: str = "train") -> None:
         """One JSON line ``{"images", "kind", ...}`` and one TensorBoard point a value."""
         line = {"images": images, "kind": kind, **{name: _short(value) for name, value in values.items()}}
-        self.file.write(json.dumps(line) + "\n")
-        self.file.flush()
-        if self.events:
-            for name, value in values.items():
-                self.events.add_scalar(f"{kind}/{name}", value, images)
+        self._line(json.dumps(line) + "\n")
+        self._event(lambda events: [events.add_scalar(f"{kind}/{n}", v, images) for n, v in values.items()])
         if not self.silent:
             loss = next((value for name, value in values.items() if name in _TOTALS), None)
             self.bar.set_postfix_str("" if loss is None else f"loss {loss:.4g}")
@@ -53,14 +61,40 @@ class RunLog:
 
     def image(self, images: int, picture: Tensor) -> None:
         """`picture`: uint8 [3,H,W]."""
-        if self.events:
-            self.events.add_image("sheet", picture, images)
+        self._event(lambda events: events.add_image("sheet", picture, images))
 
     def close(self) -> None:
         self.bar.close()
+        if self.waiting:
+            self._line("")
         self.file.close()
-        if self.events:
-            self.events.close()
+        self._event(lambda events: events.close())
+
+    def _line(self, text: str) -> None:
+        """Appends whole lines. Those that a full disk refuses wait for the next one."""
+        refused = bool(self.waiting)
+        self.waiting += text.encode("utf-8")
+        whole = self.file.tell()
+        try:
+            if self.file.write(self.waiting) != len(self.waiting):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            self.waiting = b""
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                self.file.truncate(whole)
+                self.file.seek(whole)
+            if not refused:
+                logger.warning("%s; its lines are kept until there is room", not_written(self.path, error))
+
+    def _event(self, write: Callable[[Any], object]) -> None:
+        """TensorBoard's own thread dies of a full disk: then this sitting goes on without."""
+        if self.events is None:
+            return
+        try:
+            write(self.events)
+        except OSError as error:
+            self.events = None
+            logger.warning("TensorBoard's events stop here (%s); log.jsonl has the same numbers", error)
 
     def _left(self, images: int) -> str:
         done = images - self.start
@@ -68,6 +102,18 @@ class RunLog:
             return "time left unknown"
         seconds = (time.monotonic() - self.began) / done * (self.total - images)
         return f"{seconds / 60:.1f} min left"
+
+
+class NoLog:
+    """What processes other than the first log to: nothing."""
+
+    def advance(self, images: int) -> None: ...
+
+    def scalars(self, images: int, values: dict[str, float], kind: str = "train") -> None: ...
+
+    def image(self, images: int, picture: Tensor) -> None: ...
+
+    def close(self) -> None: ...
 
 
 def _short(value: float) -> float:
@@ -88,9 +134,8 @@ def _truncate(path: Path, start: int) -> None:
                 kept.append(line + "\n")
         except (ValueError, KeyError):  # a line that a kill cut short
             continue
-    temporary = path.with_name(".log.jsonl.tmp")
-    temporary.write_text("".join(kept), encoding="utf-8")
-    os.replace(temporary, path)
+    with replacing(path) as temporary:
+        temporary.write_text("".join(kept), encoding="utf-8")
 
 
 def _event_writer(folder: Path, start: int) -> object | None:
@@ -99,4 +144,8 @@ def _event_writer(folder: Path, start: int) -> object | None:
     except Exception as error:  # noqa: BLE001  (an old tensorboard fails with more than ImportError)
         logger.warning("TensorBoard is not usable (%s); log.jsonl has the same numbers", error)
         return None
-    return SummaryWriter(str(folder / "events"), purge_step=start if start else None)
+    try:
+        return SummaryWriter(str(folder / "events"), purge_step=start if start else None)
+    except OSError as error:
+        logger.warning("%s; log.jsonl has the same numbers", not_written(folder / "events", error))
+        return None

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from a3gan import checkpoint
 from a3gan.data.augment import random_transform
+from a3gan.errors import UserError
 from a3gan.scorers.attributes import AttributeNetwork, load_attributes
 from a3gan.scorers.guard import fingerprint
 from a3gan.scorers.identity import load_recogniser, wanted_files
@@ -91,4 +92,18 @@ class LossScorers(nn.Module):
     def missing(cfg: Config) -> list[str]:
         """Weights that the config names and that are not there, one line each."""
         named = {"scorers.attributes": cfg.scorers.attributes, "scorers.lpips_backbone": cfg.scorers.lpips_backbone}
+        if cfg.scorers.watcher is not None:
+            named["scorers.watcher.path"] = next(iter(wanted_files([cfg.scorers.watcher]).values()))
         return checkpoint.missing(named | wanted_files(cfg.scorers.recognisers))
+
+
+def load_watcher(cfg: Config, used: list[str], device: torch.device) -> nn.Module | None:
+    """scorers.watcher, frozen; None where there is none. UserError where a loss uses it (`used`: their fingerprints):
+    then its figures would say nothing that the training's do not."""
+    wanted = cfg.scorers.watcher
+    if wanted is None:
+        return None
+    watcher = load_recogniser(wanted.path, wanted.kind).to(device)
+    if watcher.fingerprint in used:
+        raise UserError(f"scorers.watcher: {wanted.path} is also in scorers.recognisers; name another, or null")
+    return watcher.eval().requires_grad_(False)

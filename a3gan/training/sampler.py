@@ -30,19 +30,18 @@ def seed_everything(*parts: int | str) -> None:
 class Sampler:
     """Endless epochs without replacement over `count` images.
 
-    `batch(images_seen)` returns int64 [batch_size] on the CPU. A batch may span two epochs; nothing is dropped.
-    With several processes, `images_seen` counts the images of all of them and `rank` takes its own slice.
+    `batch(position)` returns int64 [batch_size] on the CPU, from that image of the run on. A batch may span two epochs;
+    nothing is dropped. Micro-batches and processes ask for the positions that are theirs.
     """
 
-    def __init__(self, count: int, batch_size: int, seed: int, rank: int = 0, world: int = 1) -> None:
+    def __init__(self, count: int, batch_size: int, seed: int) -> None:
         if count < 1:
             raise UserError("data.path: no training image is left; check data.split_train and data.max_outside")
-        self.count, self.batch_size, self.seed, self.rank, self.world = count, batch_size, seed, rank, world
+        self.count, self.batch_size, self.seed = count, batch_size, seed
         self._orders: dict[int, Tensor] = {}  # epoch -> permutation; a cache of at most a few epochs
 
-    def batch(self, images_seen: int) -> Tensor:
-        first = images_seen + self.rank * self.batch_size
-        return torch.stack([self._at(position) for position in range(first, first + self.batch_size)])
+    def batch(self, position: int) -> Tensor:
+        return torch.stack([self._at(place) for place in range(position, position + self.batch_size)])
 
     def _at(self, position: int) -> Tensor:
         epoch, offset = divmod(position, self.count)
@@ -64,9 +63,7 @@ class IdentitySampler:
     fewer than Q have some of theirs repeated. `identity`: int64 [N], −1 = unknown (left out).
     """
 
-    def __init__(
-        self, identity: Tensor, identities: int, images: int, seed: int, rank: int = 0, world: int = 1
-    ) -> None:
+    def __init__(self, identity: Tensor, identities: int, images: int, seed: int) -> None:
         groups: dict[int, list[int]] = {}
         for index, person in enumerate(identity.tolist()):
             if person >= 0:
@@ -78,12 +75,11 @@ class IdentitySampler:
                 "training split have two or more images; lower it or prepare data with identities"
             )
         self.images, self.seed = images, seed
-        self.people = Sampler(len(self.groups), identities, derive_seed(seed, "people"), rank, world)
-        self.rank = rank
+        self.people = Sampler(len(self.groups), identities, derive_seed(seed, "people"))
 
-    def batch(self, images_seen: int) -> Tensor:
-        generator = torch.Generator().manual_seed(derive_seed(self.seed, "images", images_seen, self.rank))
-        people = self.people.batch(images_seen // self.images)
+    def batch(self, position: int) -> Tensor:
+        generator = torch.Generator().manual_seed(derive_seed(self.seed, "images", position, 0))
+        people = self.people.batch(position // self.images)
         return torch.cat([self._pick(self.groups[int(person)], generator) for person in people])
 
     def _pick(self, group: Tensor, generator: torch.Generator) -> Tensor:

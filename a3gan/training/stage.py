@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from a3gan import checkpoint
+from a3gan.errors import UserError
 
 if TYPE_CHECKING:
     from a3gan.config import Config
     from a3gan.data.archive import FaceSet
+
+T = TypeVar("T")
 
 
 @dataclass
@@ -32,17 +37,27 @@ class Batch:
     targets: dict[str, Tensor] = field(default_factory=dict)
 
 
+class Turn(NamedTuple):
+    """One optimiser's share of a step: its name, the scalar to go down, and scalars for the log."""
+
+    optimizer: str
+    loss: Tensor
+    scalars: dict[str, Tensor]
+
+
 class Stage:
-    """Base class. A subclass builds networks and optimisers in `__init__` and implements `step`.
+    """Base class. A subclass builds networks and optimisers in `__init__` and implements `turns`.
 
     networks: trainable ones by name, saved for resume. ema_names: those that get a slow copy, which is what inference
-    uses. optimizers: by name, over parameters of `networks`. The trainer seeds all randomness before construction and
-    before every step, moves the networks to the device (channels last) and calls `step` in train mode.
+    uses. optimizers: by name, over parameters of `networks`. clipped: networks whose gradient train.grad_clip limits.
+    The trainer seeds all randomness before construction and before every micro-batch, moves the networks to the device
+    (channels last) and calls `turns` in train mode.
     """
 
     name: str = "stage"
     networks: dict[str, nn.Module]
     ema_names: tuple[str, ...] = ()
+    clipped: tuple[str, ...] = ()
     optimizers: dict[str, torch.optim.Optimizer]
 
     def __init__(self, cfg: Config, data: FaceSet, val: FaceSet | None, device: torch.device) -> None:
@@ -50,19 +65,63 @@ class Stage:
         self.networks, self.optimizers = {}, {}
 
     # --- training -----------------------------------------------------------------------------------------------
-    def step(self, batch: Batch, images_seen: int) -> dict[str, Tensor]:
-        """Forward, backward, optimiser; returns detached scalars to log. `images_seen` does not count this batch."""
+    def turns(self, batch: Batch, images_seen: int) -> Iterator[Turn]:
+        """The losses of one step on one micro-batch, one `Turn` for each optimiser that is to move.
+
+        Neither backward nor optimiser: between a turn and the next the trainer averages the gradients over the
+        micro-batches of all processes and moves that optimiser, so that what follows sees its new weights. Random
+        numbers come from the global generators of torch, numpy and Python. `images_seen` does not count this step and
+        is the same for all of its micro-batches.
+        """
         raise NotImplementedError
 
-    def descend(self, name: str, loss: Tensor) -> None:
-        """One optimiser step of `optimizers[name]` down the scalar `loss`, with train.grad_clip."""
-        optimizer = self.optimizers[name]
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        if self.cfg.train.grad_clip > 0:
-            parameters = [p for group in optimizer.param_groups for p in group["params"]]
-            nn.utils.clip_grad_norm_(parameters, self.cfg.train.grad_clip)
-        optimizer.step()
+    def step(self, batch: Batch, images_seen: int) -> dict[str, Tensor]:
+        """A whole step on this one batch, without the trainer (benchmarks, tests); returns its detached scalars."""
+        from a3gan.training.descent import descend
+        from a3gan.training.distributed import Group
+
+        outcome = descend(self, [lambda: batch], images_seen, Group(device=self.device))
+        if outcome.broken:
+            raise UserError(f"stage {self.name}: not finite: {', '.join(outcome.broken)}")
+        return outcome.scalars
+
+    def steps(self, images_seen: int) -> int:
+        """Steps before this one, for what happens every n-th."""
+        return images_seen // self.cfg.train.batch_size
+
+    def lean(self, forward: Callable[..., T], *args: Any, **options: Any) -> T:
+        """`forward(*args, **options)`; under train.accumulate without keeping its activations.
+
+        All micro-batches of a step wait for each other between two turns (see `turns`); what they carry across is made
+        again in the backward pass instead of being held, or accumulation would save no memory there.
+        """
+        if self.cfg.train.accumulate == 1:
+            return forward(*args, **options)
+        from torch.utils.checkpoint import checkpoint as again
+
+        def contexts() -> tuple[contextlib.AbstractContextManager, contextlib.AbstractContextManager]:
+            return contextlib.nullcontext(), self._counted_once()
+
+        return again(forward, *args, use_reentrant=False, context_fn=contexts, **options)
+
+    @contextlib.contextmanager
+    def _counted_once(self) -> Iterator[None]:
+        """Within it no running statistic moves: the same forward pass must not count twice."""
+        before = [buffer.clone() for buffer in self.moving]
+        try:
+            yield
+        finally:
+            if before:
+                torch._foreach_copy_([buffer.data for buffer in self.moving], before)
+
+    @cached_property
+    def moving(self) -> list[Tensor]:
+        """Buffers of the networks that are saved, so may move in a step (batch statistics, running means)."""
+        found = []
+        for net in self.networks.values():
+            saved = net.state_dict()
+            found += [buffer for name, buffer in net.named_buffers() if name in saved]
+        return found
 
     def autocast(self) -> contextlib.AbstractContextManager:
         """bfloat16 autocast when run.precision asks for it (CPU and CUDA alike), else nothing.

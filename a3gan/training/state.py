@@ -19,8 +19,9 @@ if TYPE_CHECKING:
     from a3gan.data.archive import FaceSet
 
 logger = logging.getLogger(__name__)
-STATE, CHECKPOINT = "state.safetensors", "checkpoint.safetensors"
-_FREE = ("run.", "train.total_images", "train.phases.", "data.storage")  # may change between two sittings of one run
+STATE, CHECKPOINT, BEST = "state.safetensors", "checkpoint.safetensors", "best.safetensors"
+# What may change between two sittings of one run.
+_FREE = ("run.", "train.total_images", "train.accumulate", "train.phases.", "data.storage")
 
 
 def save_state(folder: Path, stage: Stage, ema: Ema, images_seen: int) -> None:
@@ -44,9 +45,10 @@ def save_state(folder: Path, stage: Stage, ema: Ema, images_seen: int) -> None:
 
 
 def save_inference(
-    folder: Path, stage: Stage, nets: dict[str, nn.Module], images_seen: int, data: FaceSet, metrics: dict[str, float]
-) -> None:
-    """Writes checkpoint.safetensors: averaged weights with everything needed to use them."""
+    path: Path, stage: Stage, nets: dict[str, nn.Module], images_seen: int, data: FaceSet, metrics: dict[str, float],
+    keep: int = 0, **also: Any,
+) -> None:  # fmt: skip
+    """Writes an inference checkpoint: averaged weights with everything needed to use them, and `also` in its header."""
     cfg = stage.cfg
     tensors, extra = stage.inference_state(nets)
     meta = {
@@ -59,8 +61,9 @@ def save_inference(
         "metrics": metrics,
         "parent": None,
         **extra,
+        **also,
     }
-    checkpoint.save(folder / CHECKPOINT, tensors, meta, keep=cfg.run.keep_last)
+    checkpoint.save(path, tensors, meta, keep=keep)
 
 
 def find_state(folder: Path, cfg: Config) -> tuple[dict[str, Tensor], dict[str, Any]] | None:

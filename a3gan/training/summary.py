@@ -12,6 +12,10 @@ WORDS: dict[str, str] = {
     "identity_anonymised": "identity cosine, original and anonymised (toward strangers)",
     "identity_strangers": "identity cosine, two strangers (the yardstick)",
     "two_seeds": "identity cosine, one face under two seeds (toward strangers)",
+    "watched_reconstructed": "the watcher's cosine, original and reconstruction (higher)",
+    "watched_anonymised": "the watcher's cosine, original and anonymised (toward strangers)",
+    "watched_strangers": "the watcher's cosine, two strangers (the yardstick)",
+    "watched_two_seeds": "the watcher's cosine, one face under two seeds (toward strangers)",
     "smile_agreement": "smiling or neutral as before (higher)",
     "landmark_error": "landmark error, in eye distances (lower)",
 }

@@ -10,24 +10,30 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from a3gan import checkpoint
 from a3gan.config import Config, save_config
-from a3gan.errors import UserError
+from a3gan.errors import NotWritten, UserError
+from a3gan.files import replacing, sweep
 from a3gan.training.batches import all_targets, build_data, make_batch, mirror
+from a3gan.training.descent import descend
+from a3gan.training.distributed import Group, local_rank, processes, share_state
 from a3gan.training.ema import Ema
-from a3gan.training.log import RunLog
+from a3gan.training.log import NoLog, RunLog
+from a3gan.training.recovery import Recovery
 from a3gan.training.sampler import IdentitySampler, Sampler, seed_everything
+from a3gan.training.snapshots import Snapshots
 from a3gan.training.stage import Batch, Stage
 from a3gan.training.stages import stage_class
-from a3gan.training.state import find_state, restore, save_inference, save_state
+from a3gan.training.state import find_state, restore
 from a3gan.training.summary import first_validation
+from a3gan.training.tally import Tally
 
 if TYPE_CHECKING:
     from a3gan.data.archive import FaceSet
@@ -43,27 +49,44 @@ def train(cfg: Config, max_minutes: float | None = None, fresh: bool = False) ->
     (inference), state.safetensors (resume) and, when complete, metrics.json.
     """
     deadline = None if max_minutes is None else time.monotonic() + 60 * max_minutes
-    with StopSignal() as stop:
-        _train(cfg, fresh, lambda: stop.asked or (deadline is not None and time.monotonic() >= deadline))
+    with StopSignal() as stop, processes(prepare_device(cfg)) as group:
+        _train(cfg, fresh, lambda: stop.asked or (deadline is not None and time.monotonic() >= deadline), group)
     return cfg.run_dir
 
 
-def _train(cfg: Config, fresh: bool, stop: Callable[[], bool]) -> None:
-    device = prepare_device(cfg)
+def _train(cfg: Config, fresh: bool, stop: Callable[[], bool], group: Group) -> None:
+    folder, device = cfg.run_dir, group.device
+    group.together(lambda: part_size(cfg, group.world))
+    # Before data and networks: a mismatch should show at once.
+    found = share_state(group, group.on_first(lambda: _open(cfg, fresh)))
+    data, val = group.together(lambda: build_data(cfg, device))
+    stage, ema = group.together(lambda: build_stage(cfg, data, val, device))
+    images_seen = group.together(lambda: restore(stage, ema, *found) if found else 0)
+    for networks in (stage.networks, ema.nets):
+        group.copy_first(networks)
+    log = group.on_first(lambda: _start_log(cfg, images_seen)) or NoLog()
+    place = f"{group.world} x {device.type}" if group.world > 1 else str(device)
+    logger.info("%s: %d faces, %s, from %d images on, in %s", cfg.stage, len(data.files), place, images_seen, folder)
+    try:
+        Loop(cfg, stage, ema, data, group, folder, log).run(images_seen, stop)
+    finally:
+        log.close()
+
+
+def _open(cfg: Config, fresh: bool) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+    """Makes the run's folder ready; what there is to go on from, or None."""
     folder = cfg.run_dir
     if fresh and folder.exists():
         _move_aside(folder)
-    found = find_state(folder, cfg)  # before data and networks: a mismatch should show at once
-    data, val = build_data(cfg, device)
-    stage, ema = build_stage(cfg, data, val, device)
-    images_seen = restore(stage, ema, *found) if found else 0
+    sweep(folder)
+    sweep(folder / "sheets")
+    return find_state(folder, cfg)
+
+
+def _start_log(cfg: Config, images_seen: int) -> RunLog:
+    folder = cfg.run_dir
     save_config(cfg.model_copy(update={"run": cfg.run.model_copy(update={"dir": str(folder)})}), folder / "config.yaml")
-    logger.info("%s: %d faces, %s, from %d images on, in %s", cfg.stage, len(data.files), device, images_seen, folder)
-    log = RunLog(folder, images_seen, cfg.train.total_images, cfg.run.tensorboard)
-    try:
-        Loop(cfg, stage, ema, data, device, folder, log).run(images_seen, stop)
-    finally:
-        log.close()
+    return RunLog(folder, images_seen, cfg.train.total_images, cfg.run.tensorboard)
 
 
 def prepare_device(cfg: Config) -> torch.device:
@@ -76,7 +99,9 @@ def prepare_device(cfg: Config) -> torch.device:
         return torch.device("cpu")
     torch.backends.cudnn.benchmark = True
     torch.set_float32_matmul_precision("high")  # TF32; convolutions use it by torch's default
-    return torch.device("cuda")
+    if local_rank() >= torch.cuda.device_count():
+        raise UserError(f"torchrun: --nproc_per_node is larger than the {torch.cuda.device_count()} CUDA devices here")
+    return torch.device("cuda", local_rank()) if "RANK" in os.environ else torch.device("cuda")
 
 
 def build_stage(cfg: Config, data: FaceSet, val: FaceSet, device: torch.device) -> tuple[Stage, Ema]:
@@ -95,54 +120,72 @@ class Loop:
     """One run. `run` is the story; the other methods are its sentences."""
 
     def __init__(
-        self, cfg: Config, stage: Stage, ema: Ema, data: FaceSet, device: torch.device, folder: Path, log: RunLog
+        self, cfg: Config, stage: Stage, ema: Ema, data: FaceSet, group: Group, folder: Path, log: RunLog | NoLog
     ) -> None:
         self.cfg, self.stage, self.ema, self.data = cfg, stage, ema, data
-        self.device, self.folder, self.log = device, folder, log
-        self.sampler = build_sampler(cfg, data)
-        self.targets = all_targets(data, device)
-        self.sums: dict[str, Tensor] = {}
-        self.counts: dict[str, int] = {}
+        self.group, self.device, self.folder, self.log = group, group.device, folder, log
+        self.sampler = group.together(lambda: build_sampler(cfg, data, group.world))
+        self.targets = all_targets(data, self.device)
+        self.tally, self.recovery = Tally(group), Recovery(folder, stage, ema, group)
         self.since, self.since_images = time.monotonic(), 0
+        self.snapshots = Snapshots(folder, stage, ema, data)
 
     def run(self, images_seen: int, stop: Callable[[], bool]) -> None:
-        """From `images_seen` to the end, or until `stop()`."""
+        """From `images_seen` to the end, or until `stop()` on one of the processes.
+
+        Process 0 alone looks at faces and writes, while the others wait.
+        """
         cfg, size = self.cfg, self.cfg.train.batch_size
-        saved = images_seen
-        if images_seen == 0 and cfg.run.validate_first and not stop():
-            self.validate(images_seen)
+        self.snapshots.saved = images_seen or -1
+        self.recovery.keep(images_seen)
+        if images_seen == 0 and cfg.run.validate_first and not self.group.any(stop()):
+            self.alone(self.validate, images_seen)
         self.since, self.since_images = time.monotonic(), images_seen
-        while images_seen < cfg.train.total_images and not stop():
+        while images_seen < cfg.train.total_images and not self.group.any(stop()):
             self.step(images_seen)
             images_seen += size
-            if crossed(images_seen, size, cfg.run.log_every):
+            told = crossed(images_seen, size, cfg.run.log_every)
+            if told:
                 self.log_losses(images_seen)
             if crossed(images_seen, size, cfg.run.sheet_every):
-                self.draw_sheet(images_seen)
+                self.alone(self.draw_sheet, images_seen)
             if crossed(images_seen, size, cfg.run.validate_every):
-                self.validate(images_seen)
-            if crossed(images_seen, size, cfg.run.snapshot_every) and images_seen < cfg.train.total_images:
-                self.snapshot(images_seen, {})
-                saved = images_seen
+                self.alone(self.validate, images_seen)
+            wanted = crossed(images_seen, size, cfg.run.snapshot_every)
+            if wanted:
+                self.recovery.keep(images_seen)
+            if wanted or told:  # a refused snapshot is tried again at the next log line
+                self.alone(self.snapshot, images_seen, wanted)
         self.since, self.since_images = time.monotonic(), images_seen
-        self.finish(images_seen, saved)
+        self.alone(self.finish, images_seen, stop)
+
+    def alone(self, work: Callable[..., object], *args: Any) -> None:
+        """`work(*args)` on process 0; an error there ends all of them."""
+        self.group.on_first(lambda: work(*args))
 
     def step(self, images_seen: int) -> None:
-        size = self.cfg.train.batch_size
-        batch = self.batch(images_seen)
+        size, parts = self.cfg.train.batch_size, self.cfg.train.accumulate
         self.warm_up(images_seen)
-        losses = self.stage.step(batch, images_seen)
-        self.collect(losses, batch, images_seen)
-        self.ema.update(self.stage.networks, size, images_seen + size)
+        length, start = size // (parts * self.group.world), parts * self.group.rank
+        makers = [partial(self.batch, images_seen + (start + part) * length) for part in range(parts)]
+        outcome = descend(self.stage, makers, images_seen, self.group)
+        if outcome.broken:
+            self.recovery.meet(images_seen, outcome)
+        else:
+            self.tally.add(outcome.scalars)
+            self.ema.update(self.stage.networks, size, images_seen + size)
         self.log.advance(size)
 
-    def batch(self, images_seen: int) -> Batch:
-        """The batch at this point of the run; also seeds all randomness of the step."""
-        cfg = self.cfg
-        seed_everything(cfg.train.seed, "step", images_seen)
-        batch = make_batch(self.data, self.sampler.batch(images_seen), self.targets, self.device, cfg.run.channels_last)
+    def batch(self, position: int) -> Batch:
+        """The micro-batch that begins with the run's image number `position`; also seeds all randomness of its step.
+
+        By position, not by process: whoever computes these images draws the same numbers for them.
+        """
+        cfg, rows = self.cfg, self.sampler.batch(position)
+        seed_everything(cfg.train.seed, "step", position)
+        batch = make_batch(self.data, rows, self.targets, self.device, cfg.run.channels_last)
         if cfg.data.flip:
-            batch = mirror(batch, (torch.rand(cfg.train.batch_size) < 0.5).to(self.device))
+            batch = mirror(batch, (torch.rand(len(rows)) < 0.5).to(self.device))
         return batch
 
     def warm_up(self, images_seen: int) -> None:
@@ -154,37 +197,11 @@ class Loop:
             for group in optimizer.param_groups:
                 group["lr"] = group.setdefault("initial_lr", group["lr"]) * factor
 
-    def collect(self, losses: dict[str, Tensor], batch: Batch, images_seen: int) -> None:
-        """Adds up without waiting for the device; on the CPU a non-finite term stops the run at its own step."""
-        for name, value in losses.items():
-            value = torch.as_tensor(value, dtype=torch.float32, device=self.device).detach()
-            self.sums[name] = self.sums[name] + value if name in self.sums else value
-            self.counts[name] = self.counts.get(name, 0) + 1
-        if self.device.type == "cpu":
-            self.means(images_seen, batch)
-
-    def means(self, images_seen: int, batch: Batch | None = None) -> dict[str, float]:
-        """Mean of every term since the last log line; UserError when one is not finite."""
-        if not self.sums:
-            return {}
-        values = dict(zip(self.sums, torch.stack(list(self.sums.values())).tolist(), strict=True))
-        broken = [name for name, value in values.items() if not -float("inf") < value < float("inf")]
-        if broken:
-            where = self.folder / "nonfinite_batch.safetensors"
-            batch = batch or self.batch(max(0, images_seen - self.cfg.train.batch_size))
-            checkpoint.save(where, {"images": batch.images, "index": batch.index}, {"images_seen": images_seen})
-            raise UserError(
-                f"{self.folder}: not finite at {images_seen} images: {', '.join(broken)}; the batch is in {where}; "
-                "the last snapshot is sound: lower train.lr or set train.grad_clip, or run.precision=float32"
-            )
-        return {name: value / self.counts[name] for name, value in values.items()}
-
     def log_losses(self, images_seen: int) -> None:
-        values = self.means(images_seen)
+        values = self.tally.take() | self.recovery.take()
         seconds = max(time.monotonic() - self.since, 1e-9)
         values["images_per_second"] = (images_seen - self.since_images) / seconds
         self.log.scalars(images_seen, values)
-        self.sums, self.counts = {}, {}
         self.since, self.since_images = time.monotonic(), images_seen
 
     def draw_sheet(self, images_seen: int) -> None:
@@ -195,36 +212,44 @@ class Loop:
         from a3gan.data.ranges import to_pil, to_uint8
 
         picture = to_uint8(sheet.float().cpu())
-        path = self.folder / "sheets" / f"{images_seen:09d}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        to_pil(picture).save(path)
+        try:
+            with replacing(self.folder / "sheets" / f"{images_seen:09d}.png") as temporary:
+                to_pil(picture).save(temporary, format="png")
+        except NotWritten as error:
+            logger.warning("no sheet at %d images: %s", images_seen, error)
         self.log.image(images_seen, picture)
 
     def validate(self, images_seen: int) -> dict[str, float]:
         seed_everything(self.cfg.train.seed, "validate")
         with evaluating(self.stage, self.ema) as nets:
             metrics = {name: float(value) for name, value in self.stage.validate(nets).items()}
-        if metrics:
-            self.log.scalars(images_seen, metrics, kind="val")
+            if metrics:
+                self.log.scalars(images_seen, metrics, kind="val")
+            self.snapshots.keep_best(images_seen, nets, metrics)
         return metrics
 
-    def snapshot(self, images_seen: int, metrics: dict[str, float]) -> None:
-        self.means(images_seen)  # never save what is broken
-        with evaluating(self.stage, self.ema) as nets:
-            save_inference(self.folder, self.stage, nets, images_seen, self.data, metrics)
-        save_state(self.folder, self.stage, self.ema, images_seen)
+    def snapshot(self, images_seen: int, wanted: bool) -> None:
+        """Within the run, where one is wanted or still due: a disk that refuses is a warning."""
+        if (wanted or self.snapshots.due) and images_seen < self.cfg.train.total_images:
+            with evaluating(self.stage, self.ema) as nets:
+                self.snapshots.write(images_seen, nets, {})
 
-    def finish(self, images_seen: int, saved: int) -> None:
+    def last_snapshot(self, images_seen: int, metrics: dict[str, float], stop: Callable[[], bool]) -> None:
+        """At the end: the disk gets some time, then it is an error."""
+        with evaluating(self.stage, self.ema) as nets:
+            self.snapshots.insist(images_seen, nets, metrics, stop)
+
+    def finish(self, images_seen: int, stop: Callable[[], bool]) -> None:
         """At the end of the run, or of this sitting: everything on disk."""
         if images_seen < self.cfg.train.total_images:
-            if images_seen > saved or not (self.folder / "state.safetensors").is_file():
-                self.snapshot(images_seen, {})
+            if images_seen > self.snapshots.saved or not (self.folder / "state.safetensors").is_file():
+                self.last_snapshot(images_seen, {}, stop)
             total = self.cfg.train.total_images
             logger.info("stopped at %d of %d images; the same command goes on", images_seen, total)
             return
         metrics = self.validate(images_seen)
         self.draw_sheet(images_seen)
-        self.snapshot(images_seen, metrics)
+        self.last_snapshot(images_seen, metrics, stop)
         before = first_validation(self.log.path)
         record = {"stage": self.cfg.stage, "images_seen": images_seen, "before": before, "metrics": metrics}
         write_text(self.folder / "metrics.json", json.dumps(record, indent=1) + "\n")
@@ -275,11 +300,26 @@ class StopSignal:
             signal.signal(number, handler)
 
 
-def build_sampler(cfg: Config, data: FaceSet) -> Sampler | IdentitySampler:
-    t = cfg.train
+def part_size(cfg: Config, world: int) -> int:
+    """Images of a micro-batch, of which each of `world` processes has train.accumulate; UserError where none fits."""
+    t, parts = cfg.train, world * cfg.train.accumulate
+    what = "batch_size", t.batch_size
+    if t.identities_per_batch and t.batch_size % parts == 0:
+        what = "identities_per_batch", t.identities_per_batch
+    if what[1] % parts:
+        raise UserError(
+            f"train.{what[0]}: {what[1]} does not divide by processes x train.accumulate = {world} x {t.accumulate}; "
+            f"take a multiple of {parts}"
+        )
+    return t.batch_size // parts
+
+
+def build_sampler(cfg: Config, data: FaceSet, world: int = 1) -> Sampler | IdentitySampler:
+    """Of micro-batches."""
+    t, size = cfg.train, part_size(cfg, world)
     if t.identities_per_batch:
-        return IdentitySampler(data.identity, t.identities_per_batch, t.images_per_identity, t.seed)
-    return Sampler(len(data.files), t.batch_size, t.seed)
+        return IdentitySampler(data.identity, size // t.images_per_identity, t.images_per_identity, t.seed)
+    return Sampler(len(data.files), size, t.seed)
 
 
 def crossed(images_seen: int, step: int, every: int) -> bool:
@@ -289,9 +329,8 @@ def crossed(images_seen: int, step: int, every: int) -> bool:
 
 def write_text(path: Path, text: str) -> None:
     """Atomic."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
 def _move_aside(folder: Path) -> None:

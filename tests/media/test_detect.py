@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from a3gan.errors import UserError
-from a3gan.media.detect import BORDER, Faces, load_detector
+from a3gan.media.detect import Faces, load_detector
 
 
 @pytest.fixture(scope="module")
@@ -55,20 +55,48 @@ def test_nothing_to_find(detector):
         detector.detect([np.zeros((64, 64), np.uint8)])
 
 
-def test_a_failing_pass_is_tried_again_with_a_border(detector, rendered, monkeypatch):
+def test_agrees_with_facenet_pytorch(detector, rendered):
+    from facenet_pytorch import MTCNN
+
     images, _ = rendered
-    expected = detector.detect([images[0]])[0]
-    inner = detector.net.detect
+    theirs = MTCNN(keep_all=True, min_face_size=20, thresholds=[0.6, 0.7, 0.7]).eval()
+    wide = np.full((3, 243, 401, 3), 127, np.uint8)  # odd sides: the pooling of the first network has ragged ends
+    wide[0, 40:200, 10:170], wide[1, 60:220, 220:380], wide[1, 0:160, 0:160] = images[0], images[1], images[0]
+    boxes, scores, points = theirs.detect(wide, landmarks=True)
+    for i, faces in enumerate(detector.detect(list(wide))):
+        expected = [] if boxes[i] is None else np.asarray(boxes[i], np.float64)
+        assert len(faces) == len(expected)
+        if len(faces):
+            ours, other = np.argsort(faces.boxes[:, 0]), np.argsort(expected[:, 0])
+            np.testing.assert_allclose(faces.boxes[ours], expected[other], atol=0.01)
+            np.testing.assert_allclose(faces.landmarks[ours], np.asarray(points[i], np.float64)[other], atol=0.01)
+            np.testing.assert_allclose(faces.probability[ours], np.asarray(scores[i], np.float64)[other], atol=1e-4)
 
-    def fails(batch, landmarks):
-        if batch.shape[1] == 160:
-            raise RuntimeError("lost count")
-        return inner(batch, landmarks=landmarks)
 
-    monkeypatch.setattr(detector.net, "detect", fails)
-    again = detector.detect(list(images))[0]
-    assert len(again) == len(expected)
-    assert np.abs(again.landmarks - expected.landmarks).max() < 8 < BORDER
+def test_bands_of_a_level_give_the_map_of_the_whole(detector, monkeypatch):
+    import torch
+
+    from a3gan.media import mtcnn
+
+    pixels = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (2, 150, 90, 3), np.uint8))
+    with torch.inference_mode():
+        areas = mtcnn.Areas(pixels)
+        for size in ((91, 55), (90, 54), (30, 18), (12, 12)):
+            whole = detector.net.first(areas.shrunk(size))
+            monkeypatch.setattr(mtcnn, "BAND", 1)
+            for a, b in zip(whole, detector.net._maps(areas, size), strict=True):
+                assert a.shape == b.shape and torch.allclose(a, b, atol=1e-4)
+            expected = torch.nn.functional.interpolate(pixels.permute(0, 3, 1, 2).float(), size=size, mode="area")
+            assert torch.allclose(areas.shrunk(size), expected, atol=1e-3)
+
+
+def test_the_sensitive_sibling_finds_at_least_as_much(detector, rendered):
+    images, _ = rendered
+    sensitive = detector.sensitive()
+    assert (sensitive.threshold, sensitive.min_face) == (0.3, 20)
+    dark = (images * 0.2).astype(np.uint8)
+    for faces, more in zip(detector.detect(list(dark)), sensitive.detect(list(dark)), strict=True):
+        assert len(more) >= len(faces)
 
 
 def test_unknown_detectors_are_refused():
@@ -76,3 +104,5 @@ def test_unknown_detectors_are_refused():
         load_detector("haar")
     with pytest.raises(UserError, match="at least 12"):
         load_detector("mtcnn", min_face=4)
+    with pytest.raises(UserError, match="between 0 and 1"):
+        load_detector("mtcnn", threshold=1.2)

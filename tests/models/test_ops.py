@@ -16,7 +16,7 @@ from a3gan.models.ops import (
     EqualLinear,
     _UpFirDn,
     blur_kernel,
-    lrelu,
+    lrelu_,
     minibatch_stddev,
     modulated_conv2d,
     upfirdn2d,
@@ -164,11 +164,38 @@ def test_demodulation_forgets_the_scale_of_the_style() -> None:
         modulated_conv2d(x, weight, style, up=True)
 
 
-def test_lrelu_known_values_and_gain() -> None:
-    assert lrelu(torch.tensor([[-1.0, 2.0]])).tolist()[0] == pytest.approx([-0.2 * math.sqrt(2), 2 * math.sqrt(2)])
-    biased = lrelu(torch.zeros(1, 2, 1, 1), torch.tensor([1.0, -1.0])).flatten()
-    assert biased.tolist() == pytest.approx([math.sqrt(2), -0.2 * math.sqrt(2)])
-    assert lrelu(normal(100_000)).square().mean().item() == pytest.approx(1.04, abs=0.02)  # 2 (1 + 0.04) / 2
+def slow_lrelu(x: Tensor) -> Tensor:
+    return torch.where(x > 0, x, 0.2 * x) * math.sqrt(2)
+
+
+def test_lrelu_scales_through_and_keeps_the_variance() -> None:
+    x = normal(100_000)
+    scaled = lrelu_(x * math.sqrt(2))
+    torch.testing.assert_close(scaled, slow_lrelu(x))
+    assert scaled.square().mean().item() == pytest.approx(1.04, abs=0.02)  # 2 (1 + 0.04) / 2
+
+
+def test_lrelu_in_place_has_its_first_and_second_gradient() -> None:
+    def f(x: Tensor) -> Tensor:
+        return lrelu_(x * 1.0).pow(3)
+
+    x = normal(7, dtype=DOUBLE).requires_grad_(True)
+    assert gradcheck(f, x) and gradgradcheck(f, x)
+
+
+def test_gain_and_bias_of_the_modulated_convolution() -> None:
+    x, weight, style, bias = normal(2, 3, 5, 5), normal(4, 3, 3, 3, seed=1), normal(2, 3, seed=2), normal(4, seed=3)
+    plain = modulated_conv2d(x, weight, style)
+    got = modulated_conv2d(x, weight, style, gain=1.5, bias=bias)
+    torch.testing.assert_close(got, plain * 1.5 + bias[None, :, None, None])
+
+
+def test_scale_of_a_convolution_is_a_factor_of_its_result() -> None:
+    layer, plain = EqualConv2d(4, 6, 3, down=True), EqualConv2d(4, 6, 1, bias=False, activate=False)
+    torch.nn.init.normal_(layer.bias)
+    for net in (layer, plain):
+        x = normal(2, 4, 8, 8)
+        torch.testing.assert_close(net(x, 0.3), 0.3 * net(x))
 
 
 def test_equal_linear() -> None:
@@ -180,7 +207,7 @@ def test_equal_linear() -> None:
     wide = EqualLinear(512, 512, lr_mul=0.01)
     assert wide(normal(64, 512, seed=1)).std().item() == pytest.approx(1, abs=0.05)
     active = EqualLinear(6, 4, activate=True)
-    torch.testing.assert_close(active(x), lrelu(x @ (active.weight / math.sqrt(6)).t()))
+    torch.testing.assert_close(active(x), slow_lrelu(x @ (active.weight / math.sqrt(6)).t()))
 
 
 @pytest.mark.parametrize("kernel", [1, 3])
@@ -202,7 +229,7 @@ def test_equal_convolution() -> None:
     torch.manual_seed(0)
     layer = EqualConv2d(4, 6, 3)
     x = normal(2, 4, 5, 5)
-    torch.testing.assert_close(layer(x), lrelu(F.conv2d(x, layer.weight / 6, layer.bias, padding=1)))
+    torch.testing.assert_close(layer(x), slow_lrelu(F.conv2d(x, layer.weight / 6, layer.bias, padding=1)))
     assert EqualConv2d(4, 6, 1, bias=False).bias is None
 
 

@@ -12,7 +12,7 @@ from a3gan.config import Config, load_config
 from a3gan.data.archive import FaceSet
 from a3gan.data.synthetic import synthetic_faces
 from a3gan.models.build import build_generator
-from a3gan.training.a3gan_stage import load_generator
+from a3gan.training import warm_start
 from a3gan.training.gan_stage import StyleGan2Stage
 from a3gan.training.stage import Batch
 from a3gan.training.trainer import build_stage, train
@@ -118,13 +118,13 @@ def test_resume_is_bit_exact(tmp_path: Path, extra: list[str]) -> None:
 def test_stage_a3gan_takes_its_generator(tmp_path: Path) -> None:
     from a3gan.models.build import build_a3gan
 
-    cfg = config()
+    path = tmp_path / "generator.safetensors"
+    cfg = config(f"model.generator.weights='{path.as_posix()}'")
     torch.manual_seed(0)
     generator = build_generator(cfg)
     generator.w_mean.normal_()
-    path = tmp_path / "generator.safetensors"
     checkpoint.save(path, checkpoint.prefixed({"generator": generator}), {"stage": "stylegan2"})
     model = build_a3gan(cfg)
-    load_generator(model, str(path))
+    warm_start.begin_model(model, cfg)
     assert all(torch.equal(v, generator.state_dict()[k]) for k, v in model.generator.state_dict().items())
     assert torch.equal(model.fusion.w_start, generator.w_mean.expand(10, -1))

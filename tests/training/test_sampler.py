@@ -22,10 +22,13 @@ def test_epochs_are_permutations_and_batches_cross_their_border() -> None:
     assert not torch.equal(Sampler(10, 4, seed=2).batch(0), rows[:4])
 
 
-def test_ranks_share_a_batch() -> None:
-    whole = Sampler(50, 8, seed=3).batch(16)
-    parts = [Sampler(50, 4, seed=3, rank=rank, world=2).batch(16) for rank in range(2)]
-    assert torch.equal(torch.cat(parts), whole)
+def test_parts_of_a_batch_by_position() -> None:
+    whole, sampler = Sampler(50, 8, seed=3).batch(16), Sampler(50, 4, seed=3)
+    assert torch.equal(torch.cat([sampler.batch(16), sampler.batch(20)]), whole)
+    identity = torch.arange(60) // 3
+    people = identity[IdentitySampler(identity, 4, 2, seed=0).batch(16)]
+    parts = IdentitySampler(identity, 2, 2, seed=0)
+    assert torch.equal(identity[torch.cat([parts.batch(16), parts.batch(20)])], people)
 
 
 def test_identity_batches_are_p_times_q() -> None:

@@ -1,0 +1,316 @@
+"""Persons: which tracks, of one file or several, show the same one, and who is on reference photos.
+
+Tracks are compared by our small recogniser (`identity_small`), which is weak: several sharp sightings of a track are
+averaged, tracks seen at the same time are never joined, and doubt always ends in anonymising.
+
+Cosines of means of about four photos, people of LFW `val` and `train` (26 and 96 of them):
+
+    threshold                    others taken for one     same person not recognised
+    0.45  ONLY                   4 - 5 %                  0 %
+    0.55  SAME                   1 - 2 %                  0 %
+    0.75  SAME_FILES             0 - 0.01 %               20 - 50 %
+    0.80  KEEP                   0 of 9,770 pairs         32 - 58 %
+
+(`val` the worse; the network was trained on `train`.) One camera makes strangers look more alike than that: see
+SAME_FILES.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from a3gan.errors import UserError
+
+if TYPE_CHECKING:
+    from a3gan.media.detect import Mtcnn
+    from a3gan.media.track import Sighting, Track
+
+log = logging.getLogger(__name__)
+
+SAME = 0.55  # mean cosine from which tracks of one file are one person
+SAME_FILES = 0.75  # and of different files: two drivers filmed by one camera, different people, come to 0.74
+KEEP = 0.80  # to leave a face alone (--keep-ref): a mistake shows a face that should be hidden
+ONLY = 0.45  # to anonymise (--only-ref): a mistake hides a face too many
+SIGHTINGS = 6  # per track, averaged
+CANDIDATES = 15  # per track, looked at for the sharpest
+LEAST_EYES = 8.0  # px between the eyes: smaller faces say nothing of who it is
+NEVER = 1e3  # distance of tracks that cannot be one person
+
+Embeddings = dict[int, np.ndarray]  # track number -> unit embeddings [n, E] of its sightings
+
+
+@dataclass
+class Person:
+    """mean: sum of the unit embeddings of its tracks; tracks: how many."""
+
+    mean: np.ndarray
+    tracks: int = 1
+
+
+class People:
+    """The persons of a run, over all its files; numbers go on from file to file.
+
+    Args:
+        recogniser: as `scorers.identity.load_recogniser`; None = identity_small, loaded when first needed.
+        same: cosine from which two tracks are one person.
+    """
+
+    def __init__(self, recogniser: Any = None, same: float = SAME) -> None:
+        self._recogniser, self.same = recogniser, same
+        self.persons: list[Person] = []
+
+    @property
+    def recogniser(self) -> Any:
+        if self._recogniser is None:
+            from a3gan.scorers.identity import load_recogniser
+
+            self._recogniser = load_recogniser("identity_small", "small")
+        return self._recogniser
+
+    def look(self, frames: Iterable[Any], tracks: Sequence[Track]) -> Embeddings:
+        """Embeddings of the sharpest sightings of each track; tracks without a usable one are missing.
+
+        frames: with `index` and `image` (only those needed are asked for their image), e.g. a `VideoReader`.
+        """
+        wanted: dict[int, list[Track]] = {}
+        for track in tracks:
+            for frame in candidates(track):
+                wanted.setdefault(frame, []).append(track)
+        crops: dict[int, list[tuple[float, np.ndarray]]] = {}
+        last = max(wanted, default=-1)
+        if last < 0:
+            return {}
+        for frame in frames:
+            for track in wanted.get(frame.index, ()):
+                crop = aligned(frame.image, track.sightings[frame.index].landmarks)
+                if crop is not None:
+                    best = crops.setdefault(track.number, [])
+                    best.append((sharpness(crop), crop))
+                    best.sort(key=lambda pair: -pair[0])
+                    del best[SIGHTINGS:]
+            if frame.index >= last:
+                break
+        return {number: self.embed([crop for _, crop in best]) for number, best in crops.items()}
+
+    def embed(self, crops: Sequence[np.ndarray]) -> np.ndarray:
+        """Unit embeddings [n, E] of aligned crops uint8 [S, S, 3] (frame `face`)."""
+        import torch
+
+        from a3gan.data.ranges import to_float
+
+        with torch.inference_mode():
+            return self.recogniser(to_float(torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2))).cpu().numpy()
+
+    def name(self, tracks: Sequence[Track], embeddings: Embeddings) -> None:
+        """Sets `Track.person`: known persons are found again, new ones get the next numbers.
+
+        Average linkage (Sokal and Michener 1958) on 1 - cosine; tracks that overlap in time stay apart, and so do
+        persons known before. A track without embedding is a person of its own.
+        """
+        known = [t for t in tracks if t.number in embeddings]
+        vectors = [_unit(p.mean) for p in self.persons] + [_unit(embeddings[t.number].mean(0)) for t in known]
+        old = len(self.persons)
+        # The stricter threshold between files is had by making those distances longer.
+        stretch = np.ones((len(vectors),) * 2)
+        stretch[:old, old:] = stretch[old:, :old] = (1 - self.same) / (1 - max(self.same, SAME_FILES))
+        labels = cluster(vectors, self._apart(known), 1 - self.same, stretch)
+        numbers: dict[int, int] = {int(label): i for i, label in enumerate(labels[: len(self.persons)])}
+        for track, label, vector in zip(
+            known, labels[len(self.persons) :], vectors[len(self.persons) :], strict=True
+        ):
+            if int(label) not in numbers:
+                numbers[int(label)] = len(self.persons)
+                self.persons.append(Person(np.zeros_like(vector), 0))
+            track.person = numbers[int(label)]
+            person = self.persons[track.person]
+            person.mean, person.tracks = person.mean + vector, person.tracks + 1
+        size = len(self.persons[0].mean) if self.persons else 1
+        for track in tracks:
+            if track.number not in embeddings:
+                track.person = len(self.persons)
+                self.persons.append(Person(np.zeros(size), 0))
+
+    def _apart(self, tracks: Sequence[Track]) -> np.ndarray:
+        """bool [m, m] over persons and tracks: pairs that cannot be one."""
+        old = len(self.persons)
+        apart = np.zeros((old + len(tracks),) * 2, bool)
+        apart[:old, :old] = True
+        real = [{f for f, s in t.sightings.items() if s.source in ("detected", "given")} for t in tracks]
+        for i in range(len(tracks)):
+            for j in range(i):
+                apart[old + i, old + j] = apart[old + j, old + i] = not real[i].isdisjoint(real[j])
+        return apart
+
+
+def name_persons(frames: Iterable[Any], tracks: Sequence[Track], people: People | None = None) -> Embeddings:
+    """Looks and names in one go; the embeddings, for `References` and `residual`."""
+    people = people or People()
+    embeddings = people.look(frames, tracks)
+    people.name(tracks, embeddings)
+    return embeddings
+
+
+def cluster(
+    vectors: Sequence[np.ndarray], apart: np.ndarray, distance: float, stretch: np.ndarray | None = None
+) -> np.ndarray:
+    """Labels [n] of unit vectors joined up to a mean cosine distance; pairs marked in `apart` never share one.
+
+    stretch: factors [n, n] of the distances. A vector of zeros (nothing known) joins nothing.
+    """
+    if len(vectors) < 2:
+        return np.arange(len(vectors))
+    from scipy.cluster.hierarchy import fcluster, linkage
+    from scipy.spatial.distance import squareform
+
+    stack = np.stack(vectors)
+    far = np.maximum(1 - stack @ stack.T, 0) * (1.0 if stretch is None else stretch)
+    # Complete linkage would keep pairs apart as well, but splits people whose pose changes; a mean with so large a
+    # term stays above any threshold for thousands of tracks.
+    far = np.where(apart, NEVER * len(vectors) ** 2, (far + far.T) / 2)
+    np.fill_diagonal(far, 0)
+    return fcluster(linkage(squareform(far, checks=False), "average"), distance, "distance")
+
+
+def candidates(track: Track) -> list[int]:
+    """Frames whose sighting is worth a look: detected, sure, upright enough, large; spread over the track."""
+    usable = [f for f, s in track.sightings.items() if _usable(s) and f not in track.doubtful]
+    usable = usable or [f for f, s in track.sightings.items() if _usable(s)]
+    if len(usable) <= CANDIDATES:
+        return sorted(usable)
+    # Of each stretch of the track the best: large and seen from the front.
+    parts = np.array_split(np.array(sorted(usable)), CANDIDATES)
+    return [int(max(part, key=lambda f: _front(track.sightings[int(f)]))) for part in parts]
+
+
+def _usable(sighting: Sighting) -> bool:
+    return (
+        sighting.source in ("detected", "given")
+        and sighting.landmarks is not None
+        and sighting.eye_distance >= LEAST_EYES
+    )
+
+
+def _front(sighting: Sighting) -> float:
+    """Eye distance, less by how far the nose is off the middle."""
+    points = sighting.landmarks
+    middle = (points[0] + points[1]) / 2
+    along = (points[1] - points[0]) / max(sighting.eye_distance, 1e-6)
+    turn = abs(float((points[2] - middle) @ along)) / max(sighting.eye_distance, 1e-6)
+    return sighting.eye_distance * max(0.0, 1 - turn)
+
+
+def aligned(image: np.ndarray, landmarks: np.ndarray | None, size: int = 64) -> np.ndarray | None:
+    """Crop uint8 [S, S, 3] of frame `face`; None where the points allow none or half of it lies outside."""
+    from a3gan.data.align import similarity, warp
+
+    if landmarks is None:
+        return None
+    matrix = similarity(np.asarray(landmarks)[None], "face", size)[0]
+    if not matrix.isfinite().all():
+        return None
+    try:
+        crop, outside = warp(image, matrix, size)
+    except (ValueError, RuntimeError):
+        return None
+    return None if outside > 0.5 else crop
+
+
+def sharpness(crop: np.ndarray) -> float:
+    """Variance of the Laplacian of the grey crop, relative to its contrast."""
+    gray = crop.astype(np.float32).mean(2)
+    laplace = gray[1:-1, :-2] + gray[1:-1, 2:] + gray[:-2, 1:-1] + gray[2:, 1:-1] - 4 * gray[1:-1, 1:-1]
+    return float(laplace.var() / (gray.var() + 1))
+
+
+@dataclass
+class References:
+    """People on photos: unit embeddings [n, E] and the file of each."""
+
+    embeddings: np.ndarray
+    files: list[str]
+
+    @classmethod
+    def load(cls, folder: str | Path, people: People, detector: Mtcnn) -> References:
+        """The largest face of every photo below a folder.
+
+        Raises UserError: no such folder, a photo without a face (with --keep-ref and --only-ref alike the user counts
+        on every photo), or one that cannot be read.
+        """
+        from a3gan.media.pictures import to_array
+
+        folder = Path(folder)
+        files = [folder] if folder.is_file() else sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES)
+        if not files:
+            raise UserError(f"{folder}: no reference photos there ({', '.join(sorted(SUFFIXES))})")
+        crops = []
+        for path in files:
+            image = to_array(_open(path))
+            faces = detector.detect([image])[0]
+            crop = aligned(image, faces.landmarks[0]) if len(faces) else None
+            if crop is None:
+                raise UserError(f"{path}: no face found on this reference photo; remove it, or take a clearer one")
+            crops.append(crop)
+        return cls(people.embed(crops), [str(p) for p in files])
+
+    def similarity(self, embeddings: np.ndarray) -> tuple[float, float]:
+        """Best cosine of the track's mean with a photo, or with the mean of all photos of its folder, and the least
+        cosine of any one sighting with that."""
+        by_folder: dict[str, list[int]] = {}
+        for i, file in enumerate(self.files):
+            by_folder.setdefault(str(Path(file).parent), []).append(i)
+        targets = np.concatenate(
+            (self.embeddings, [_unit(self.embeddings[rows].mean(0)) for rows in by_folder.values()])
+        )
+        mean = targets @ _unit(embeddings.mean(0))
+        best = int(mean.argmax())
+        return float(mean[best]), float((embeddings @ targets[best]).min())
+
+
+SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"}
+
+
+def keep_by_references(
+    tracks: Sequence[Track], embeddings: Embeddings, references: References, only: bool
+) -> dict[int, float]:
+    """Sets `Track.keep` by reference photos; the cosine of each track, by its number (NaN = nothing to go by).
+
+    only=False (--keep-ref): people on the photos stay as they are; asks for `KEEP`, and that no single sighting falls
+    below half of it, since a track may have slipped to another face. only=True (--only-ref): all others stay as they
+    are; those at or above `ONLY` are anonymised. Tracks with nothing to go by are anonymised either way.
+    """
+    cosines: dict[int, float] = {}
+    for track in tracks:
+        known = embeddings.get(track.number)
+        if known is None:
+            cosines[track.number], track.keep = float("nan"), False
+            continue
+        best, least = references.similarity(known)
+        cosines[track.number] = best
+        track.keep = best < ONLY if only else best >= KEEP and least >= KEEP / 2
+    return cosines
+
+
+def residual(before: np.ndarray, after: np.ndarray) -> dict[str, float]:
+    """How alike a track's faces are before and after: mean and highest cosine of unit embeddings [n, E]."""
+    cosine = np.sum(before * after, 1)
+    return {"mean": float(cosine.mean()), "highest": float(cosine.max())}
+
+
+def _unit(vector: np.ndarray) -> np.ndarray:
+    return vector / max(float(np.linalg.norm(vector)), 1e-9)
+
+
+def _open(path: Path) -> Any:
+    from PIL import Image, ImageOps
+
+    try:
+        with Image.open(path) as image:
+            return ImageOps.exif_transpose(image).convert("RGB")
+    except (OSError, SyntaxError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read as a picture ({error})") from error

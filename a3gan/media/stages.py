@@ -1,0 +1,179 @@
+"""Pass 2 over a video whose faces are known: decode, align, anonymise in batches, compose, encode.
+
+Batches hold faces of many frames. Each stage runs in a thread of its own (`flow`), so memory does not grow with the
+length of the clip.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+from torch import Tensor
+
+from a3gan.anonymizers.anonymizer import Anonymizer
+from a3gan.anonymizers.records import Crop, FaceRecord, fail
+from a3gan.media.detections import find_landmarks
+from a3gan.media.flow import Flow
+
+if TYPE_CHECKING:
+    from a3gan.data.attributes import Policy
+    from a3gan.media.account import Ledger
+    from a3gan.media.track import Sighting, Track
+    from a3gan.media.video import Frame
+
+BATCH = {"cpu": 16, "cuda": 128}  # faces a pass by default
+PENDING = {"cpu": 24, "cuda": 192}  # frames that wait for a batch to fill, at most
+PENDING_BYTES = 256 * 2**20  # and the bytes of their pictures
+Progress = Callable[[str, int, int | None], None]  # stage, frames done, frames of all
+
+
+@dataclass
+class Face:
+    """One face of one frame on its way. crop: None for redactions, asked for or needed. index: of the frame."""
+
+    track: Track
+    sighting: Sighting
+    record: FaceRecord
+    index: int
+    crop: Crop | None = None
+
+
+@dataclass
+class Work:
+    """A frame with its faces; `image` is changed in place."""
+
+    index: int
+    pts: int
+    image: np.ndarray
+    faces: list[Face] = field(default_factory=list)
+
+
+class SecondPass:
+    """Align, synthesise and compose as stages over frames whose faces are known.
+
+    Args:
+        anonymizer: the method, and how redactions are done.
+        tracks: of the clip. seeds: seed of each track's new face, by its number.
+        ledger: told of every face of every frame. batch: faces a pass, unless the anonymizer knows better.
+        policy, alpha: None = the anonymizer's.
+    """
+
+    def __init__(
+        self, anonymizer: Anonymizer, tracks: Sequence[Track], seeds: dict[int, int], ledger: Ledger | None = None, *,
+        batch: int | None = None, policy: Policy | None = None, alpha: float | None = None,
+    ):  # fmt: skip
+        device = anonymizer.method.device.type
+        self.anonymizer, self.policy, self.alpha, self.ledger = anonymizer, policy, alpha, ledger
+        self._batch, self.pending = batch or BATCH.get(device, 16), PENDING.get(device, 24)
+        self.seeds = seeds
+        self.colours: dict[int, Tensor] = {}  # of each track, so that they are steady
+        self.by_frame: dict[int, list[tuple[Track, Sighting]]] = {}
+        for track in tracks:
+            for index, sighting in track.sightings.items():
+                self.by_frame.setdefault(index, []).append((track, sighting))
+
+    @property
+    def batch(self) -> int:
+        """Faces a pass: the anonymizer makes its number smaller where memory runs out."""
+        return min(self._batch, self.anonymizer.batch_size or self._batch)
+
+    def align(self, frames: Iterable[Frame]) -> Iterator[Work]:
+        """Cuts every face out of its frame, before any of them is changed."""
+        for frame in frames:
+            work = Work(frame.index, frame.pts, np.require(frame.image, requirements=["C", "W"]))
+            for track, sighting in self.by_frame.get(frame.index, ()):
+                work.faces.append(self._aligned(work.image, work.index, track, sighting))
+            yield work
+
+    def _aligned(self, image: np.ndarray, index: int, track: Track, sighting: Sighting) -> Face:
+        points = sighting.landmarks
+        if points is None and self.anonymizer.method.redaction is None and not track.keep:
+            points = find_landmarks(image, sighting.box, self.anonymizer.detector)  # a box drawn by hand
+        box = tuple(float(v) for v in sighting.box)
+        seed = self.seeds[track.number]
+        record = FaceRecord(box, points, float(sighting.score), seed, track=track.number)
+        face = Face(track, sighting, record, index)
+        if track.keep:
+            record.status, record.reason = "kept", "asked for"
+        elif self.anonymizer.method.redaction is None:
+            if points is None:
+                fail(record, "no landmarks")
+            elif not plausible(sighting.box, points):
+                fail(record, "its points do not fit its box")
+            elif (found := self.anonymizer.align(image, record)) is not None:
+                face.crop = Crop(record, *found)
+        return face
+
+    def synthesise(self, works: Iterable[Work]) -> Iterator[Work]:
+        """New faces for all, in passes over as many faces as a batch holds, whatever frames they are of."""
+        waiting: list[Work] = []
+        faces = 0
+        for work in works:
+            waiting.append(work)
+            faces += sum(face.crop is not None for face in work.faces)
+            full = len(waiting) * work.image.nbytes > PENDING_BYTES or len(waiting) >= self.pending
+            if faces >= self.batch or full or not faces:
+                yield from self._pass(waiting)
+                waiting, faces = [], 0
+        yield from self._pass(waiting)
+
+    def _pass(self, works: list[Work]) -> list[Work]:
+        faces = [face for work in works for face in work.faces if face.crop is not None]
+        start = 0
+        while start < len(faces):
+            part = faces[start : start + self.batch]
+            self.anonymizer.fill([face.crop for face in part], self.policy, self.alpha)
+            if self.ledger is not None:
+                self.ledger.synthesised(part)
+            start += len(part)
+        return works
+
+    def compose(self, works: Iterable[Work]) -> Iterator[Work]:
+        """Puts the new faces into their frames and redacts what could not be made."""
+        for work in works:
+            original = work.image.copy() if self.ledger is not None and self.ledger.wants(work) else None
+            crops = [face.crop for face in work.faces if face.crop is not None]
+            self.anonymizer.compose(work.image, [face.record for face in work.faces], crops, memory=self.colours)
+            if self.ledger is not None:
+                self.ledger.composed(work, original)
+            work.faces = []  # their tensors are done with
+            yield work
+
+
+def plausible(box: np.ndarray, landmarks: np.ndarray) -> bool:
+    """Whether five points can be those of the face in the box; if not, an oval put by them might miss the face."""
+    if not np.isfinite(landmarks).all():
+        return False
+    size = np.maximum(np.asarray(box[2:]) - np.asarray(box[:2]), 1e-6)
+    middle = (landmarks.mean(0) - box[:2]) / size
+    spread = np.sqrt(((landmarks - landmarks.mean(0)) ** 2).sum(1).mean()) / np.sqrt(size.prod())
+    return bool((middle > 0.15).all() and (middle < 0.85).all() and 0.12 < spread < 0.6)
+
+
+def run_second_pass(
+    reader: Iterable[Frame], write: Callable[[np.ndarray, int], None], stages: SecondPass,
+    progress: Progress | None = None, total: int | None = None, show: Callable[[np.ndarray], None] | None = None,
+) -> tuple[int, dict[str, float]]:  # fmt: skip
+    """Runs all stages; `write(image, pts)` and `show(image)` are called in this thread, in order.
+
+    Returns the number of frames, and the seconds each stage worked ('encode' is `write`).
+    """
+    frames, encode = 0, 0.0
+    with Flow() as flow:
+        decoded = flow.ahead("decode", reader)
+        aligned = flow.ahead("align", stages.align(decoded))
+        made = flow.ahead("synthesise", stages.synthesise(aligned))
+        for work in flow.ahead("compose", stages.compose(made)):
+            began = time.perf_counter()
+            write(work.image, work.pts)
+            encode += time.perf_counter() - began
+            frames += 1
+            if show is not None:
+                show(work.image)
+            if progress is not None:
+                progress("write", frames, total)
+    return frames, flow.busy | {"encode": encode}

@@ -1,0 +1,135 @@
+"""Who is who in a run: persons over all its files, seeds of their new faces, and who is to be left alone."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from a3gan.anonymizers.base import face_seed
+
+if TYPE_CHECKING:
+    from a3gan.anonymizers.records import FaceRecord
+    from a3gan.media.people import People, References
+    from a3gan.media.settings import Settings
+    from a3gan.media.track import Track
+
+
+class Whom:
+    """Persons and references of one run; the recogniser and the reference photos are loaded when first needed."""
+
+    def __init__(self, settings: Settings, detector: Callable[[], Any]):
+        self.settings, self._detector = settings, detector
+        self._people: People | None = None
+        self._references: References | None = None
+        self._secret = secrets.token_hex(16)  # of identity 'random'
+
+    @property
+    def people(self) -> People:
+        if self._people is None:
+            from a3gan.media.people import People
+
+            self._people = People()
+        return self._people
+
+    @property
+    def references(self) -> References | None:
+        """The photos of --keep-ref or --only-ref. UserError: see `References.load`."""
+        folder = self.settings.keep_ref or self.settings.only_ref
+        if folder is not None and self._references is None:
+            from a3gan.media.people import References
+
+            self._references = References.load(folder, self.people, self._detector())
+        return self._references
+
+    def name_tracks(self, frames: Callable[[], Iterable[Any]], tracks: Sequence[Track], always: bool = False) -> None:
+        """Sets `person` where identity is by person (or `always`) and tracks have none, and `keep` by references."""
+        known = bool(tracks) and all(track.person >= 0 for track in tracks)
+        name = (always or self.settings.identity == "person") and not known
+        if not tracks or not (name or self.references is not None):
+            return
+        embeddings = self.people.look(frames(), tracks)
+        if name:
+            self.people.name(tracks, embeddings)
+        if self.references is not None:
+            from a3gan.media.people import keep_by_references
+
+            given = {track.number for track in tracks if track.keep}  # by hand, in a file of detections
+            keep_by_references(tracks, embeddings, self.references, self.settings.keep_ref is None)
+            for track in tracks:
+                track.keep = track.keep or track.number in given
+
+    def seed(self, person: int, else_named: str) -> int:
+        """Seed of a new face, as `Settings.identity` says; `else_named`: what it follows from if not from a person."""
+        identity, secret = self.settings.identity, self.settings.secret
+        if identity == "random":
+            return face_seed(self._secret, else_named)
+        if identity == "fixed":
+            return face_seed(secret, "fixed")
+        return face_seed(secret, f"person {person}" if identity == "person" and person >= 0 else else_named)
+
+    def track_seeds(self, tracks: Sequence[Track], name: str) -> dict[int, int]:
+        """Seed of each track's new face by its number. name: of the file, so that tracks 0 of two files differ."""
+        return {track.number: self.seed(track.person, f"{name} track {track.number}") for track in tracks}
+
+    def photo_seeds(self) -> Callable[[int, np.ndarray, list[FaceRecord]], list[int | None]] | None:
+        """What `anonymize_photo` takes as `seeds`; None where its own rule for the identity will do."""
+        if self.settings.identity != "person" and self.references is None:
+            return None
+        return self._of_photo
+
+    def _of_photo(self, _number: int, image: np.ndarray, records: list[FaceRecord]) -> list[int | None]:
+        from a3gan.media.people import KEEP, ONLY, aligned
+
+        crops = [aligned(image, record.landmarks) for record in records]
+        seen = [i for i, crop in enumerate(crops) if crop is not None]
+        vectors = dict(zip(seen, self.people.embed([crops[i] for i in seen]), strict=True)) if seen else {}
+        persons = self._persons(vectors)
+        seeds: list[int | None] = []
+        for i in range(len(records)):
+            keep = False
+            if self.references is not None and i in vectors:
+                cosine = self.references.similarity(vectors[i][None])[0]
+                keep = cosine >= KEEP if self.settings.keep_ref is not None else cosine < ONLY
+            if i not in persons:  # too small or too far outside to say who it is
+                persons[i] = self._new(None)
+            seeds.append(None if keep else self.seed(persons[i], f"face {persons[i]} of the photos"))
+        return seeds
+
+    def _persons(self, vectors: dict[int, np.ndarray]) -> dict[int, int]:
+        """Face of a photo -> person: the most alike known one that no other face of the photo is more alike, or new.
+
+        Greedy, in one product: `People.name` compares all pairs, which is too much for thousands of photos.
+        """
+        from a3gan.media.people import Person
+
+        found: dict[int, int] = {}
+        persons = self.people.persons
+        if persons and vectors:
+            means = np.stack([p.mean / max(float(np.linalg.norm(p.mean)), 1e-9) for p in persons])
+            rows = list(vectors)
+            cosine = np.stack([vectors[i] for i in rows]) @ means.T
+            for flat in np.argsort(-cosine, axis=None)[: 4 * len(rows)]:
+                row, person = np.unravel_index(flat, cosine.shape)
+                if cosine[row, person] < self.people.same:
+                    break
+                if rows[row] not in found and int(person) not in found.values():
+                    found[rows[row]] = int(person)
+        for i, vector in vectors.items():
+            if i in found:
+                old = persons[found[i]]
+                persons[found[i]] = Person(old.mean + vector, old.tracks + 1)
+            else:
+                found[i] = self._new(vector)
+        return found
+
+    def _new(self, vector: np.ndarray | None) -> int:
+        from a3gan.media.people import Person
+
+        persons = self.people.persons
+        if vector is None:
+            vector = np.zeros_like(persons[0].mean) if persons else np.zeros(128)
+        persons.append(Person(np.asarray(vector), 1))
+        return len(persons) - 1

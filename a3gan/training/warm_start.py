@@ -1,0 +1,132 @@
+"""Where a run's weights begin when not from random ones: a whole A3GAN, or a generator of ours or of the public."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from a3gan import checkpoint
+from a3gan.config import check, flatten
+from a3gan.errors import UserError
+from a3gan.models import public_weights
+
+if TYPE_CHECKING:
+    from a3gan.config import Config
+    from a3gan.models.a3gan import A3GAN
+    from a3gan.models.stylegan2 import Generator
+
+logger = logging.getLogger(__name__)
+# What decides the tensors of a network, by section of the config; the rest may differ between the file and the run.
+_GENERATOR = ("data.size", "data.frame", "model.generator.")
+_WHOLE = (*_GENERATOR, "model.encoder.", "model.scu.", "model.ainet.")
+_NOT_SHAPE = ("model.generator.weights", "model.generator.freeze")
+
+
+def begin_model(model: A3GAN, cfg: Config) -> str | None:
+    """Loads what model.weights or model.generator.weights name into the model; returns the file's sha256, or None.
+
+    A whole model brings its generator along, so model.generator.weights may not be given beside it. The fusion starts
+    at the mean code of a loaded generator.
+
+    Raises:
+        UserError: missing, cut or foreign file; a file of another frame, size or architecture (its keys are named).
+    """
+    whole, part = cfg.model.weights, cfg.model.generator.weights
+    if whole and part:
+        raise UserError("model.weights holds a generator as well: leave model.generator.weights=null beside it")
+    if whole:
+        return _load_whole(model, cfg, whole)
+    if part:
+        digest = begin_generator(model.generator, cfg)
+        model.fusion.w_start.copy_(model.generator.w_mean.expand_as(model.fusion.w_start))
+        return digest
+    return None
+
+
+def begin_generator(generator: Generator, cfg: Config) -> str | None:
+    """Loads model.generator.weights, where given, into the generator; returns the file's sha256.
+
+    The file: a checkpoint of stage stylegan2 or a3gan, or public StyleGAN2 weights (see `models.public_weights`), which
+    want data.frame=ffhq. Raises as `begin_model`.
+    """
+    name = cfg.model.generator.weights
+    if name is None:
+        return None
+    path = checkpoint.resolve(name)
+    if is_public(path):
+        _load_public(generator, cfg, path)
+    else:
+        tensors, meta = checkpoint.load(path)
+        _same(meta, cfg, path, _GENERATOR)
+        prefix = "generator" if any(key.startswith("generator.") for key in tensors) else "model.generator"
+        checkpoint.load_into(generator, tensors, prefix, path)
+    logger.info("generator: weights of %s", path)
+    return checkpoint.sha256(path)
+
+
+def missing(cfg: Config) -> list[str]:
+    """One line for each of the two keys whose file is not there (dry runs)."""
+    return checkpoint.missing(
+        {"model.weights": cfg.model.weights, "model.generator.weights": cfg.model.generator.weights}
+    )
+
+
+def is_public(path: Path) -> bool:
+    """Whether a file is to be read as public weights: no safetensors, or one without our header."""
+    from safetensors import SafetensorError, safe_open
+
+    if path.suffix != ".safetensors":
+        return True
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            return "a3gan" not in (file.metadata() or {})
+    except (SafetensorError, OSError, ValueError):
+        return False  # reading it as ours says that it is cut
+
+
+def _load_public(generator: Generator, cfg: Config, path: Path) -> None:
+    if cfg.data.frame != public_weights.FRAME:
+        raise UserError(
+            f"{path}: public StyleGAN2 weights draw faces aligned as FFHQ's, and data.frame is '{cfg.data.frame}'; "
+            f"set data.frame={public_weights.FRAME} and prepare the faces with --frame {public_weights.FRAME}"
+        )
+    state, shape = public_weights.convert(public_weights.read_file(path), path)
+    values = flatten(cfg.model_dump(mode="json"))
+    wrong = public_weights.mismatch(shape, values)
+    if not cfg.model.generator.noise:
+        wrong.append("model.generator.noise=true (is false)")
+    if wrong:
+        raise UserError(f"{path}: a generator of {shape.size} px in {shape.layout}'s layout wants {', '.join(wrong)}")
+    checkpoint.load_into(generator, {f"generator.{k}": v for k, v in state.items()}, "generator", path)
+
+
+def _load_whole(model: A3GAN, cfg: Config, name: str) -> str:
+    path = checkpoint.resolve(name)
+    tensors, meta = checkpoint.load(path)
+    if meta.get("stage") != "a3gan" or not any(key.startswith("model.") for key in tensors):
+        raise UserError(
+            f"{path}: a checkpoint of stage {meta.get('stage')!r}, not of a3gan; "
+            "a generator alone goes to model.generator.weights"
+        )
+    _same(meta, cfg, path, _WHOLE)
+    checkpoint.load_into(model, tensors, "model", path)
+    logger.info("model: weights of %s, after %s images", path, meta.get("images_seen", "?"))
+    return checkpoint.sha256(path)
+
+
+def _same(meta: dict[str, Any], cfg: Config, path: Path, sections: tuple[str, ...]) -> None:
+    """UserError that names the keys in which a checkpoint's networks or frame differ from the run's."""
+    for key in ("frame", "size"):  # of the data it saw; in every checkpoint, whatever its config
+        own = getattr(cfg.data, key)
+        if meta.get(key, own) != own:
+            raise UserError(f"{path}: made for data.{key}={meta[key]}, and the config has data.{key}={own}")
+    try:
+        was = flatten(check(meta["config"], source=str(path)).model_dump(mode="json"))  # new keys get their defaults
+    except (KeyError, UserError):
+        return  # no readable config: shapes decide
+    now = flatten(cfg.model_dump(mode="json"))
+    keys = [k for k in now if k.startswith(sections) and k not in _NOT_SHAPE]
+    differ = [f"{k}={was[k]} (is {now[k]})" for k in keys if k in was and was[k] != now[k]]
+    if differ:
+        raise UserError(f"{path}: its networks were built with {', '.join(differ)}; give the run the same")

@@ -1,0 +1,170 @@
+"""Pass 2 on frames in memory, with methods that misbehave as they are told."""
+
+import logging
+
+import numpy as np
+import pytest
+import torch
+
+from a3gan import Anonymizer
+from a3gan.anonymizers.base import FaceAnonymizer
+from a3gan.anonymizers.classic import Blur, Solid
+from a3gan.data.align import template
+from a3gan.media.account import Ledger
+from a3gan.media.detect import Faces
+from a3gan.media.stages import SecondPass, plausible, run_second_pass
+from a3gan.media.track import Sighting, Track
+from a3gan.media.video import Frame
+
+SIDE = 60.0
+
+
+def points(x, y):
+    return template("face").numpy() * SIDE - 0.5 + (x, y)
+
+
+def sighting(x, y, source="detected"):
+    box = np.array([x + 0.15 * SIDE, y + 0.1 * SIDE, x + 0.85 * SIDE, y + 0.95 * SIDE])
+    return Sighting(box, points(x, y), 0.9, source)
+
+
+def moving(number, count, x=10.0, y=20.0, step=1.0, **options):
+    return Track(number, {i: sighting(x + step * i, y) for i in range(count)}, **options)
+
+
+def frames(count, size=(160, 120), seed=0):
+    random = np.random.default_rng(seed)
+    for i in range(count):
+        yield Frame(i, 10 * i, random.integers(60, 200, (size[1], size[0], 3), dtype=np.uint8))
+
+
+class Blind:
+    def detect(self, images):
+        return [Faces.none() for _ in images]
+
+
+class Synthetic(FaceAnonymizer):
+    """Inverts faces; its second seed, a face each, may be told to fail."""
+
+    name, supports, synthesises, size = "synthetic", frozenset({"policy", "seed", "alpha"}), True, 32
+
+    def __init__(self, most=None, bad=()):
+        self.most, self.bad, self.calls, self.seeds = most, bad, [], []
+
+    def _anonymize(self, faces, policy, seeds, alpha):
+        if self.most is not None and len(faces) > self.most:
+            raise RuntimeError("CUDA out of memory. Tried to allocate 2 GiB")
+        self.calls.append(len(faces))
+        self.seeds += seeds
+        return -faces
+
+    def acceptable(self, before, after):
+        return torch.tensor([seed not in self.bad for seed in self.seeds[-len(before) :]])
+
+
+def run(method, tracks, count, batch=None, ledger=None, **options):
+    anonymizer = Anonymizer(method, detector=Blind(), **options)
+    stages = SecondPass(anonymizer, tracks, {t.number: 100 + t.number for t in tracks}, ledger, batch=batch)
+    out = []
+    n, _ = run_second_pass(frames(count), lambda image, pts: out.append((image, pts)), stages)
+    assert n == count
+    return out
+
+
+def untouched(image, index, x, y):
+    """Share of the face's inner pixels that are as they were."""
+    old = [f.image for f in frames(index + 1)][index]
+    x0, y0, x1, y1 = (int(v) for v in (x + 0.3 * SIDE, y + 0.3 * SIDE, x + 0.7 * SIDE, y + 0.8 * SIDE))
+    same = (image[y0:y1, x0:x1].astype(int) - old[y0:y1, x0:x1]).__abs__().max(2) <= 2
+    return same.mean()
+
+
+def test_order_times_and_every_face_of_every_frame():
+    tracks = [moving(0, 30), Track(1, {i: sighting(90, 50) for i in range(5, 25)})]
+    method = Synthetic()
+    out = run(method, tracks, 30, batch=8)
+    assert [pts for _, pts in out] == [10 * i for i in range(30)]
+    for i, (image, _) in enumerate(out):
+        assert untouched(image, i, 10 + i, 20) < 0.1
+        assert (untouched(image, i, 90, 50) < 0.1) == (5 <= i < 25)
+    assert sum(method.calls) == 50 and max(method.calls) == 8  # batches reach over frames and faces
+    assert set(method.seeds) == {100, 101}
+
+
+def test_a_face_in_one_frame_of_a_gap_is_never_left():
+    """The detector saw frames 0 to 3 and 8 to 11; the tracker filled the rest."""
+    track = moving(0, 12)
+    for i in range(4, 8):
+        track.sightings[i].source = "filled"
+    for i, (image, _) in enumerate(run(Synthetic(), [track], 12, batch=5)):
+        assert untouched(image, i, 10 + i, 20) < 0.1
+
+
+def test_what_cannot_be_synthesised_is_mosaicked_and_counted():
+    nowhere = moving(0, 6)
+    nowhere.sightings[2].landmarks = None
+    nowhere.sightings[3].landmarks = np.repeat(points(40, 40)[:1], 5, 0)  # all in one place
+    nowhere.sightings[4].landmarks = points(300, 300)  # not those of the box
+    refused = Track(1, {i: sighting(90, 50) for i in range(6)})
+    tracks = [nowhere, refused]
+    ledger = Ledger(tracks, Synthetic(), compare=False)
+    out = run(Synthetic(bad={101}), tracks, 6, ledger=ledger)
+    for i, (image, _) in enumerate(out):
+        assert untouched(image, i, 10 + i, 20) < 0.1 and untouched(image, i, 90, 50) < 0.1
+    first, second = ledger.tracks()
+    assert (first["replaced"], first["fallback"], first["fallback_frames"]) == (3, 3, [[2, 4]])
+    assert (second["replaced"], second["fallback"]) == (0, 6) and sum(second["fallback_because"].values()) == 6
+    core = out[0][0][70:95, 110:130].reshape(-1, 3)
+    assert len(np.unique(core, axis=0)) <= 25  # a coarse mosaic
+
+
+def test_kept_tracks_are_left_alone():
+    out = run(Synthetic(), [moving(0, 4, keep=True)], 4)
+    for i, (image, _) in enumerate(out):
+        assert (image == list(frames(4))[i].image).all()
+
+
+def test_batches_halve_when_memory_runs_out(caplog):
+    method = Synthetic(most=3)
+    with caplog.at_level(logging.WARNING):
+        out = run(method, [moving(0, 20)], 20, batch=16)
+    assert len(out) == 20 and sum(method.calls) == 20 and max(method.calls) <= 3
+    assert all(untouched(image, i, 10 + i, 20) < 0.1 for i, (image, _) in enumerate(out))
+
+
+def test_an_error_of_the_encoder_stops_everything():
+    anonymizer = Anonymizer(Synthetic(), detector=object())
+    stages = SecondPass(anonymizer, [moving(0, 50)], {0: 1})
+
+    def full(image, pts):
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match="No space"):
+        run_second_pass(frames(50), full, stages)
+
+
+@pytest.mark.parametrize("method", [Solid(device="cpu"), Blur(device="cpu")])
+def test_redactions_need_no_landmarks(method):
+    track = moving(0, 3)
+    for one in track.sightings.values():
+        one.landmarks = None
+    for i, (image, _) in enumerate(run(method, [track], 3)):
+        assert untouched(image, i, 10 + i, 20) < 0.1
+
+
+def test_boxes_and_mask_scale():
+    def changed(**settings):
+        image = run(Solid(device="cpu"), [moving(0, 1, x=50.0, y=30.0)], 1, **settings)[0][0]
+        return (image != next(frames(1)).image).any(2)
+
+    oval, box, large = changed(), changed(boxes=True), changed(mask_scale=1.3)
+    assert box.sum() > 1.15 * oval.sum() and large.sum() > 1.3 * oval.sum()
+    assert (box | ~oval).all()
+
+
+def test_plausible_points():
+    box = sighting(0, 0).box
+    assert plausible(box, points(0, 0))
+    assert not plausible(box, points(200, 0))
+    assert not plausible(box, np.full((5, 2), 30.0))
+    assert not plausible(box, np.full((5, 2), np.nan))

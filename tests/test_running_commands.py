@@ -1,0 +1,131 @@
+"""anonymize, detect, models, doctor as people type them."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from PIL import Image
+
+from a3gan import cli
+from a3gan.commands import running
+from a3gan.media.settings import Settings
+
+
+def run(capsys: pytest.CaptureFixture, *argv: object) -> tuple[int, str, str]:
+    status = cli.main([str(a) for a in argv])
+    out, err = capsys.readouterr()
+    return status, out, err
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> dict:
+    """What `anonymize_all` was called with; nothing is anonymised."""
+    seen: dict = {}
+
+    def fake(inputs: object, output: object, settings: Settings, **options: object) -> object:
+        from a3gan.media.jobs import Report
+
+        seen.update(options, inputs=inputs, output=output, settings=settings)
+        return Report(strict=bool(options["strict"]))
+
+    monkeypatch.setattr("a3gan.media.run.anonymize_all", fake)
+    return seen
+
+
+def test_a_line_for_deface_works(capsys: pytest.CaptureFixture, asked: dict) -> None:
+    status, _, err = run(
+        capsys, "anonymize", "a.mp4", "b.jpg", "--replacewith", "mosaic", "-t", "0.4", "--mask-scale", "1.3", "-k",
+        "--scale", "640x360", "--boxes", "-m", "-o", "out",
+    )  # fmt: skip
+    settings = asked["settings"]
+    assert status == 0, err
+    assert asked["inputs"] == ("a.mp4", "b.jpg") and asked["output"] == "out"
+    assert (settings.method, settings.thresh, settings.mask_scale, settings.scale) == ("pixelate", 0.4, 1.3, (640, 360))
+    assert settings.boxes and settings.audio and settings.metadata == "all" and "thumbnails do not" in err
+    assert asked["anonymizer"].method.name == "pixelate" and "pixelate, 128 px, on cpu" in err
+    for name, ours in (("solid", "solid"), ("blur", "blur"), ("none", "identity")):
+        run(capsys, "anonymize", "a.mp4", "--replacewith", name)
+        assert asked["settings"].method == ours
+    status, _, err = run(capsys, "anonymize", "a.mp4", "--replacewith", "img")
+    assert status == 2 and "cannot replace faces" in err
+    assert run(capsys, "anonymize", "a.mp4", "--method", "blurr")[0] == 2
+
+
+def test_both_spellings_and_times(capsys: pytest.CaptureFixture, asked: dict) -> None:
+    status, _, err = run(
+        capsys, "anonymize", "a.mp4", "--method", "solid", "--start_time", "1:02.5", "--end-time", "90", "--no_audio",
+        "--batch_size", "3", "--identity", "fixed", "--key", "secret", "--no-track", "--contact_sheet",
+    )  # fmt: skip
+    settings = asked["settings"]
+    assert status == 0, err
+    assert (settings.start, settings.end, settings.audio, settings.key) == (62.5, 90.0, False, "secret")
+    assert not settings.track and asked["contact_sheet"] and asked["batch"] == 3
+    for wrong in (["--scale", "640"], ["--start-time", "soon"], ["--end-time", "-3"], ["--thresh", "1.5"]):
+        assert run(capsys, "anonymize", "a.mp4", *wrong)[0] == 2
+    status, _, err = run(capsys, "anonymize", "a.mp4", "--method", "solid", "--start-time", "5", "--end-time", "2")
+    assert status == 1 and "before end time" in err
+
+
+def test_settings_that_a_method_cannot_meet(capsys: pytest.CaptureFixture, tmp_path) -> None:
+    Image.new("RGB", (64, 48)).save(tmp_path / "a.png")
+    for options, word in (
+        (["--method", "blur", "--policy", "everything"], "policy"),
+        (["--method", "blur", "--alpha", "0.5"], "alpha"),
+        (["--method", "blur", "--weights", "a3gan_64"], "weights"),
+        (["--weights", "no_such"], "no_such"),
+        (["--device", "cuda"], "cuda"),
+    ):
+        if word == "cuda":
+            import torch
+
+            if torch.cuda.is_available():
+                continue
+        status, _, err = run(capsys, "anonymize", tmp_path / "a.png", *options)
+        assert status == 1 and word in err and err.count("\n") <= 2
+    assert [p.name for p in tmp_path.iterdir()] == ["a.png"]
+
+
+def test_a_photo_and_json(capsys: pytest.CaptureFixture, tmp_path) -> None:
+    pytest.importorskip("facenet_pytorch")
+    Image.new("RGB", (64, 48)).save(tmp_path / "a.png")
+    status, out, _ = run(capsys, "anonymize", tmp_path / "a.png", "--method", "solid", "--json", "--strict")
+    record = json.loads(out)
+    assert status == record["exit_status"] == 3
+    assert record["files"][0]["status"] == "no face" and (tmp_path / "a_anonymized.png").is_file()
+    status, out, _ = run(capsys, "anonymize", tmp_path / "a.png", "--method", "solid")
+    assert status == 0 and "done before" in out
+
+
+def test_preview_needs_a_display(capsys: pytest.CaptureFixture, monkeypatch, tmp_path, asked: dict) -> None:
+    tkinter = pytest.importorskip("tkinter")
+
+    def none() -> None:
+        raise tkinter.TclError("no display name")
+
+    monkeypatch.setattr(tkinter, "Tk", none)
+    status, _, err = run(capsys, "anonymize", "a.mp4", "--method", "solid", "--preview")
+    assert status == 1 and "--preview: there is no display" in err
+
+
+def test_doctor(capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    from a3gan import doctor
+
+    monkeypatch.setitem(doctor.CHECKS, "self-test", lambda name, device: iter([doctor.Check(name, "ok", "left out")]))
+    status, out, _ = run(capsys, "doctor")
+    assert status == 0, out
+    for word in ("torch", "sha256 as in the manifest", "libavcodec", "cpu"):
+        assert word in out
+
+    def broken(name: str, device: str) -> object:
+        raise OSError("no\nluck")
+
+    monkeypatch.setitem(doctor.CHECKS, "video", broken)
+    status, out, _ = run(capsys, "doctor")
+    assert status == 1 and "FAIL  video       OSError: no luck" in out
+
+
+def test_models(capsys: pytest.CaptureFixture) -> None:
+    assert "a3gan_64" in run(capsys, "models")[1]
+    assert "research" in run(capsys, "models", "a3gan_64")[1]
+    assert running.models.callback is not None

@@ -1,0 +1,171 @@
+"""Starting from weights: a whole A3GAN, a generator of ours, public StyleGAN2 weights; what does not fit is named."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+import torch
+
+from a3gan import checkpoint, cli
+from a3gan.config import Config, load_config
+from a3gan.data.synthetic import synthetic_faces
+from a3gan.errors import UserError
+from a3gan.models.build import build_a3gan, build_generator
+from a3gan.models.public_weights import convert
+from a3gan.training import warm_start
+from a3gan.training.a3gan_stage import A3GanStage
+from a3gan.training.gan_stage import StyleGan2Stage
+from a3gan.training.trainer import train
+
+TINY = [
+    "stage=a3gan", "run.device=cpu", "run.tensorboard=false", "run.sheet_every=0", "run.validate_first=false",
+    "model.generator.channels_base=1024", "model.generator.channels_max=32", "model.generator.w_dim=12",
+    "model.generator.z_dim=12", "model.generator.mapping_layers=3", "model.discriminator.channels_base=256",
+    "model.discriminator.channels_max=8", "model.encoder.widths=[8,8,8,8]", "model.encoder.lateral=8",
+    "model.ainet.hidden=16", "model.ainet.code=16", "model.ainet.z_dim=8", "train.batch_size=4", "train.total_images=4",
+    "train.phases.reconstruct=0", "train.phases.suppress=0", "data.synthetic_count=16",
+]  # fmt: skip
+
+
+def config(*overrides: str) -> Config:
+    return load_config(None, [*TINY, *overrides])
+
+
+@pytest.fixture(scope="module")
+def public(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny public generator of 64 px in rosinality's layout, as its training script saves it."""
+    spec = importlib.util.spec_from_file_location(
+        "public_layouts", Path(__file__).parents[1] / "models" / "test_public_weights.py"
+    )
+    layouts = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(layouts)
+    layouts.SIZES = {4: 32, 8: 32, 16: 32, 32: 32, 64: 16}
+    path = tmp_path_factory.mktemp("public") / "ffhq.pt"
+    torch.save({"g_ema": layouts.rosinality_state(), "latent_avg": torch.randn(12)}, path)
+    return path
+
+
+FITTING = ["data.frame=ffhq", "model.generator.noise=true"]
+
+
+def test_public_weights_start_both_stages(public: Path) -> None:
+    cfg = config(*FITTING, f"model.generator.weights='{public.as_posix()}'")
+    model = build_a3gan(cfg)
+    assert warm_start.begin_model(model, cfg) == checkpoint.sha256(public)
+    wanted, shape = convert(torch.load(public, weights_only=True)["g_ema"], public)
+    assert shape.size == 64
+    for name, value in model.generator.state_dict().items():
+        if name != "w_mean":
+            assert torch.equal(value, wanted[name]), name
+    assert torch.equal(model.generator.w_mean, torch.load(public, weights_only=True)["latent_avg"])
+    assert torch.equal(model.fusion.w_start, model.generator.w_mean.expand_as(model.fusion.w_start))
+    faces = synthetic_faces(4, 64, 0, frame="ffhq")
+    alone = StyleGan2Stage(load_config(None, ["stage=stylegan2", *cfg_words(cfg)]), faces, None, torch.device("cpu"))
+    assert torch.equal(alone.generator.constant, wanted["constant"]) and alone.parent == checkpoint.sha256(public)
+
+
+def cfg_words(cfg: Config) -> list[str]:
+    return [*TINY[1:], *FITTING, f"model.generator.weights='{cfg.model.generator.weights}'"]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["data.frame=face"], "data.frame=ffhq"),
+        (["model.generator.noise=false"], "model.generator.noise=true (is false)"),
+        (["data.size=128"], "data.size=64 (is 128)"),
+        (["model.generator.w_dim=16"], "model.generator.w_dim=12 (is 16)"),
+        (["model.generator.mapping_layers=8"], "mapping_layers=3 (is 8)"),
+        (["model.generator.channels_base=512"], "channels_base=1024 (is 512)"),
+        (["model.generator.channels_max=16"], "channels_max=32 (is 16)"),
+    ],
+)
+def test_a_public_generator_of_another_shape_is_named(public: Path, overrides: list[str], words: str) -> None:
+    cfg = config(*FITTING, f"model.generator.weights='{public.as_posix()}'", *overrides)
+    with pytest.raises(UserError) as caught:
+        warm_start.begin_generator(build_generator(cfg), cfg)
+    assert words in str(caught.value) and "ffhq.pt" in str(caught.value)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The inference checkpoint of one step of stage a3gan."""
+    folder = tmp_path_factory.mktemp("trained") / "run"
+    return train(config(f"run.dir='{folder.as_posix()}'")) / "checkpoint.safetensors"
+
+
+def test_a_whole_model_goes_on_from_a_checkpoint(trained: Path, tmp_path: Path) -> None:
+    named = f"model.weights='{trained.as_posix()}'"
+    cfg = config(named, f"run.dir='{(tmp_path / 'next').as_posix()}'")
+    faces = synthetic_faces(8, 64, 0)
+    stage = A3GanStage(cfg, faces, None, torch.device("cpu"))
+    tensors, meta = checkpoint.load(trained)
+    assert meta["parent"] is None
+    for name, value in stage.model.state_dict().items():
+        assert torch.equal(value, tensors[f"model.{name}"]), name
+    folder = train(cfg)  # the averages start there as well, and the parent is noted
+    after, meta = checkpoint.load(folder / "checkpoint.safetensors")
+    assert meta["parent"] == checkpoint.sha256(trained) and meta["config"]["model"]["weights"] == str(trained)
+    key = next(k for k in after if k.startswith("model.encoder") and k.endswith("weight"))
+    assert (after[key] - tensors[key]).abs().max() < 1e-3
+    assert folder == train(cfg)  # and a finished run is taken up again
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["data.frame=ffhq"], "data.frame=face, and the config has data.frame=ffhq"),
+        (["data.size=128"], "data.size=64, and the config has data.size=128"),
+        (["model.encoder.lateral=12"], "model.encoder.lateral=8 (is 12)"),
+        (["model.scu.levels=[3]"], "model.scu.levels=[1, 2, 3] (is [3])"),
+        (["model.generator.weights=x.pt"], "leave model.generator.weights=null"),
+    ],
+)
+def test_a_model_of_another_config_is_named(trained: Path, overrides: list[str], words: str) -> None:
+    cfg = config(f"model.weights='{trained.as_posix()}'", *overrides)
+    with pytest.raises(UserError) as caught:
+        warm_start.begin_model(build_a3gan(cfg), cfg)
+    assert words in str(caught.value)
+
+
+def test_a_generator_of_another_frame_or_width_is_named(trained: Path) -> None:
+    for overrides, words in (
+        (["data.frame=ffhq"], "data.frame=face, and"),
+        (["model.generator.w_dim=16"], "model.generator.w_dim=12 (is 16)"),
+    ):
+        cfg = config(f"model.generator.weights='{trained.as_posix()}'", *overrides)
+        with pytest.raises(UserError) as caught:
+            warm_start.begin_generator(build_generator(cfg), cfg)
+        assert words in str(caught.value)
+
+
+def test_cut_missing_and_foreign_files(trained: Path, public: Path, tmp_path: Path) -> None:
+    cut = tmp_path / "cut.safetensors"
+    cut.write_bytes(trained.read_bytes()[:5000])
+    for key in ("model.weights", "model.generator.weights"):
+        cfg = config(f"{key}='{cut.as_posix()}'")
+        with pytest.raises(UserError, match="not a whole safetensors file"):
+            warm_start.begin_model(build_a3gan(cfg), cfg)
+        cfg = config(f"{key}=absent.safetensors")
+        with pytest.raises(UserError, match="neither a file nor the name of shipped weights"):
+            warm_start.begin_model(build_a3gan(cfg), cfg)
+        assert [line.split(":")[0] for line in warm_start.missing(cfg)] == [key]
+    cfg = config("model.weights=attributes_loss")
+    with pytest.raises(UserError, match="stage 'attributes', not of a3gan"):
+        warm_start.begin_model(build_a3gan(cfg), cfg)
+
+
+def test_dry_run_at_paper_scale_checks_the_weights(
+    public: Path, capsys: pytest.CaptureFixture, tmp_path: Path
+) -> None:
+    """The shipped paper config names what a file of another size would want, before anything is trained."""
+    weights = f"model.generator.weights='{public.as_posix()}'"
+    status = cli.main(["train", "a3gan/paper_256", "data.path=null", "data.frame=ffhq", weights, "--dry-run"])
+    err = capsys.readouterr().err
+    assert status == 1 and "wants data.size=64 (is 256)" in err and "mapping_layers=3 (is 8)" in err
+    assert err.count("\n") == 1
+    absent = ["model.generator.weights=550000.pt", "--dry-run"]
+    status = cli.main(["train", "a3gan/paper_256", "data.path=null", "data.frame=ffhq", *absent])
+    assert status == 0 and "model.generator.weights: 550000.pt: neither" in capsys.readouterr().out
