@@ -62,18 +62,21 @@ class FacesReport:
         lines = [
             f"{self.weights}, {self.size} px, {self.gflop:.2f} GFLOP a face; {self.device}, {self.threads} threads; "
             f"matrix product: {rates}",
-            f"{'backend':8} {'precision':9} {'batch':>5} {'ms a face':>10} {'CPU ms':>8} {'faces/s':>9} {'of the matrix rate':>19}",
+            f"{'backend':8} {'precision':9} {'batch':>5} {'ms a face':>10} {'CPU ms':>8} {'faces/s':>9} "
+            f"{'of the matrix rate':>19}",
         ]
         lines += [
-            f"{r.backend:8} {r.precision:9} {r.batch:5d} {r.ms_per_face:10.2f} {r.cpu_ms:8.2f} {r.rate:9.1f} {100 * r.share:17.1f} %"
+            f"{r.backend:8} {r.precision:9} {r.batch:5d} {r.ms_per_face:10.2f} {r.cpu_ms:8.2f} {r.rate:9.1f} "
+            f"{100 * r.share:17.1f} %"
             for r in self.rows
         ]
         return lines + [f"not measured: {text}" for text in self.skipped]
 
 
 def bench_faces(
-    weights: str | Path, overrides: Sequence[str] = (), *, batches: Sequence[int] = BATCHES, backends: Sequence[str] = BACKENDS,
-    precisions: Sequence[str] = ("fp32", "bf16"), device: str | None = None, repeats: int = 5,
+    weights: str | Path, overrides: Sequence[str] = (), *, batches: Sequence[int] = BATCHES,
+    backends: Sequence[str] = BACKENDS, precisions: Sequence[str] = ("fp32", "bf16"),
+    device: str | None = None, repeats: int = 5,
 ) -> FacesReport:  # fmt: skip
     """Times one pass (attribute network, policy, model) of a checkpoint, or of an untrained model from a config.
 

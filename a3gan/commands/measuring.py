@@ -83,7 +83,8 @@ def bench_layers() -> None:
 @click.option("--json", "json_path", type=click.Path(), help="Also write the figures here.")
 @debug_option
 def bench_faces(
-    weights: str, overrides: tuple[str, ...], batches: tuple[int, ...], backends: tuple[str, ...], precisions: tuple[str, ...], device: str,
+    weights: str, overrides: tuple[str, ...], batches: tuple[int, ...], backends: tuple[str, ...],
+    precisions: tuple[str, ...], device: str,
     threads: int | None, repeats: int, json_path: str | None,
 ) -> None:  # fmt: skip
     """Faces a second of one pass, and its share of the machine's matrix rate.

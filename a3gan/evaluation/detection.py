@@ -60,11 +60,68 @@ def best_overlap(found: Sequence[Faces], boxes: np.ndarray) -> np.ndarray:
     return np.array([iou(b, f.boxes).max() if len(f) else 0.0 for f, b in zip(found, boxes, strict=True)], np.float32)
 
 
+def best_score(found: Sequence[Faces], boxes: np.ndarray) -> np.ndarray:
+    """The detector's own score of the face at each reference box (IoU at least `MIN_IOU`), 0 for a miss: [N]."""
+    scores = np.zeros(len(boxes), np.float32)
+    for i, (box, faces) in enumerate(zip(boxes, found, strict=True)):
+        if len(faces):
+            near = iou(box, faces.boxes) >= MIN_IOU
+            scores[i] = faces.probability[near].max() if near.any() else 0.0
+    return scores
+
+
 def detection(
-    overlap: np.ndarray, person: np.ndarray, replicates: int = 1000, seed: int = 0
+    overlap: np.ndarray,
+    person: np.ndarray,
+    replicates: int = 1000,
+    seed: int = 0,
+    score: np.ndarray | None = None,
 ) -> dict[str, Interval | float]:
-    """found: share of pictures with a face at IoU >= 0.5, higher is better; iou: mean overlap, a miss counts 0."""
+    """found: share of pictures with a face at IoU >= 0.5, higher is better; iou: mean overlap, a miss counts 0; score:
+    mean score that the detector gives the face (`best_score`), a miss counts 0."""
+    result: dict[str, Interval | float] = {"found": statistics.share(overlap >= MIN_IOU, person, replicates, seed)}
+    result["iou"] = float(overlap.mean()) if len(overlap) else float("nan")
+    if score is not None:
+        result["score"] = float(np.mean(score)) if len(score) else float("nan")
+    return result
+
+
+# --- frames with several faces --------------------------------------------------------------------------------------
+def matches(faces: Faces, boxes: np.ndarray) -> np.ndarray:
+    """Which finds of one frame are right, bool [n]: from the highest score down, each takes the reference box [m, 4]
+    that it overlaps most and that is still free, at IoU of at least `MIN_IOU` (the rule of PASCAL VOC)."""
+    right, free = np.zeros(len(faces), bool), np.ones(len(boxes), bool)
+    for k in np.argsort(-faces.probability, kind="stable"):
+        overlap = np.where(free, iou(faces.boxes[k], boxes), -1.0)
+        if len(boxes) and overlap.max() >= MIN_IOU:
+            right[k] = True
+            free[overlap.argmax()] = False
+    return right
+
+
+def average_precision(scores: np.ndarray, right: np.ndarray, total: int) -> float:
+    """Area under precision over recall, of finds [n] of all frames with `total` faces to find: each right find adds the
+    precision down to its score (ties together) over `total`. No interpolation; NaN where there is nothing to find."""
+    if total < 1:
+        return float("nan")
+    scores, right = np.asarray(scores, np.float64), np.asarray(right, bool)
+    order = np.argsort(-scores, kind="stable")
+    scores, right = scores[order], right[order]
+    last = np.searchsorted(-scores, -scores, "right")  # finds at least as sure as each
+    precision = np.cumsum(right)[last - 1] / last if len(right) else np.zeros(0)
+    return float(precision[right].sum() / total)
+
+
+def several_faces(found: Sequence[Faces], references: Sequence[np.ndarray]) -> dict[str, float]:
+    """ap: average precision at IoU 0.5 over frames with the reference boxes [m, 4] of each; recall: share of them that
+    any find meets; false: wrong finds a frame; frames, faces: what this rests on."""
+    hits = [matches(faces, boxes) for faces, boxes in zip(found, references, strict=True)]
+    scores = np.concatenate([faces.probability for faces in found]) if found else np.zeros(0)
+    right, total = (np.concatenate(hits) if hits else np.zeros(0, bool)), sum(len(boxes) for boxes in references)
     return {
-        "found": statistics.share(overlap >= MIN_IOU, person, replicates, seed),
-        "iou": float(overlap.mean()) if len(overlap) else float("nan"),
+        "ap": average_precision(scores, right, total),
+        "recall": float(right.sum() / total) if total else float("nan"),
+        "false": float((~right).sum() / max(1, len(references))),
+        "frames": len(references),
+        "faces": total,
     }

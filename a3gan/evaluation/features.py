@@ -21,7 +21,7 @@ from a3gan.data.ranges import to_uint8
 from a3gan.evaluation.pictures import Originals, View, batches, degraded
 
 if TYPE_CHECKING:
-    from a3gan.media.detect import Faces, Mtcnn
+    from a3gan.media.detect import Faces
     from a3gan.scorers.attributes import AttributeNetwork
     from a3gan.scorers.identity import Recogniser
 
@@ -69,7 +69,7 @@ class Detection:
     `boxes` float32 [M, 4], `probability` [M], `number` int64 [B], how many of them belong to each picture.
     """
 
-    def __init__(self, detectors: dict[str, Mtcnn], crop: bool):
+    def __init__(self, detectors: dict[str, Any], crop: bool):
         self.detectors, self.crop = detectors, crop
         some = detectors["none"]
         self.identity = f"{some.name}:{some.min_face}:{'crop' if crop else 'picture'}"
@@ -87,9 +87,14 @@ class Detection:
         }
 
 
-def detector_scorers(load: Callable[[int], Mtcnn], min_face: int) -> dict[str, Detection]:
-    """The two detection scorers; at half size the smallest face is half as large too, but at least 12 px (MTCNN's)."""
+def detector_scorers(load: Callable[[int], Any], min_face: int, second: bool = False) -> dict[str, Detection]:
+    """The two detection scorers; at half size the smallest face is half as large too, but at least 12 px (MTCNN's).
+
+    second: `load` gives the second detector, which looks at the whole picture only.
+    """
     detectors = {"none": load(min_face), "half": load(max(12, min_face // 2))}
+    if second:
+        return {"second": Detection(detectors, crop=False)}
     return {"detector": Detection(detectors, crop=False), "detector_crop": Detection(detectors, crop=True)}
 
 
@@ -105,7 +110,7 @@ def as_faces(features: Features) -> list[Faces]:
     ]
 
 
-Scorer = Embedding | Attributes | Detection
+Scorer = Any  # (View, degradation) -> Features; `identity`: what they follow from; `degradations`: if not all of them
 
 
 def collect(
@@ -126,7 +131,7 @@ def collect(
     from tqdm import tqdm
 
     names = _file_names(source, min(count, PROBE), scorers, degradations, key, cache)
-    done = {what: _read(path) for what, path in names.items()}
+    done = {what: read_cached(path) for what, path in names.items()}
     missing = [what for what, features in done.items() if features is None]
     if missing:
         parts: dict[tuple[str, str], list[Features]] = {what: [] for what in missing}
@@ -141,7 +146,7 @@ def collect(
                 bar.update(len(rows))
         for what, pieces in parts.items():
             done[what] = {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
-            _write(names[what], done[what])
+            write_cached(names[what], done[what])
     return done
 
 
@@ -155,7 +160,10 @@ def _file_names(
 ) -> dict[tuple[str, str], Path]:
     view, _ = source(list(range(probe)))
     wanted = [("none", "mosaicked", "")]
-    wanted += [(d, name, scorer.identity) for d in degradations for name, scorer in scorers.items()]
+    for d in degradations:
+        for name, scorer in scorers.items():
+            if d in getattr(scorer, "degradations", degradations):
+                wanted.append((d, name, scorer.identity))
     names = {}
     for degradation, name, identity in wanted:
         digest = hashlib.sha256(json.dumps([VERSION, key, degradation, identity], sort_keys=True).encode())
@@ -165,7 +173,7 @@ def _file_names(
     return names
 
 
-def _read(path: Path) -> Features | None:
+def read_cached(path: Path) -> Features | None:
     if not path.is_file():
         return None
     try:
@@ -175,7 +183,7 @@ def _read(path: Path) -> Features | None:
         return None
 
 
-def _write(path: Path, features: Features) -> None:
+def write_cached(path: Path, features: Features) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp.npz")
     np.savez(temporary, **features)

@@ -29,10 +29,14 @@ if TYPE_CHECKING:
 
 @dataclass
 class View:
-    """B pictures, uint8 [H, W, 3] of any sizes, and the five points [B, 5, 2] of their faces in pixels of each."""
+    """B pictures, uint8 [H, W, 3] of any sizes, and the five points [B, 5, 2] of their faces in pixels of each.
+
+    before: of results, the undegraded originals that they were made from.
+    """
 
     pictures: list[np.ndarray]
     points: np.ndarray
+    before: View | None = None
 
     def aligned(self, frame: str, size: int) -> torch.Tensor:
         """The faces cut out by their points, as float [B, 3, size, size] in [-1, 1]."""
@@ -147,6 +151,7 @@ class Method:
                 if old.shape == new.shape and np.array_equal(old, new):
                     file = originals.faces.files[row]
                     raise UserError(f"method {self.anonymizer.name}: {file} came back unchanged; it hides nothing")
+        after.before = before
         return after, failed
 
     def _anonymize(self, faces: torch.Tensor, seeds: list[int]) -> torch.Tensor:
@@ -195,7 +200,8 @@ def degraded(view: View, name: str) -> View:
         changed, points = [degrade.half_size(picture) for picture in pictures], (view.points + 0.5) / 2 - 0.5
     else:
         raise ValueError(f"unknown degradation {name!r}")
-    return View([to_uint8(picture)[0].permute(1, 2, 0).contiguous().numpy() for picture in changed], points)
+    pictures = [to_uint8(picture)[0].permute(1, 2, 0).contiguous().numpy() for picture in changed]
+    return View(pictures, points, view.before)
 
 
 def batches(count: int, size: int) -> Iterator[list[int]]:

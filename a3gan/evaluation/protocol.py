@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BeforeValidator, Field
 
@@ -48,6 +48,24 @@ class Judge(Recogniser):
     name: str = key("", "what the tables call it: letters, digits, _ and -; empty = its kind", pattern=r"^[\w-]*$")
 
 
+Attacker = Literal["parrot", "adaptive", "inversion", "linkability", "background", "soft", "keys", "suppressed"]
+
+
+class Attack(Section):
+    split: str = key("train", "split of the people that attackers learn from; none of them may be judged")
+    images: Positive = key(1500, "pictures that an attacker may learn from; whole people")
+    per_person: Annotated[int, Field(ge=2)] = key(4, "at most so many of one person")
+    judged_images: Count = key(900, "judged pictures (people with two or more) that attackers are measured on; 0 = all")
+    judged_per_person: Annotated[int, Field(ge=2)] = key(5, "at most so many of one person")
+    mixed: bool = key(True, "learn from pictures with each degradation in turn; false = undegraded ones only")
+    batch: Annotated[int, Field(ge=4)] = key(96, "pictures a step, two of each person")
+    head_steps: Count = key(300, "steps of the head on frozen features")
+    tune_steps: Count = key(150, "steps of fine-tuning the recogniser's last part; 0 = none")
+    inversion_steps: Count = key(400, "steps of the network that draws the original from the result")
+    inversion_batch: Positive = key(32, "pictures a step of it")
+    suppressed_steps: Count = key(600, "steps of the regressor on the suppressed features")
+
+
 class EvalConfig(Section):
     method: Annotated[list[Method], BeforeValidator(_words)] = key(
         ["a3gan", "identity"], f"of {', '.join(METHODS)}", min_length=1
@@ -70,6 +88,10 @@ class EvalConfig(Section):
     min_face: Annotated[int, Field(ge=24)] = key(
         40, "smallest face the detector looks for, in pixels; half of it at half size"
     )
+    attackers: Annotated[list[Attacker], BeforeValidator(_words)] = key(
+        list(get_args(Attacker)), "attackers that learn from a method's output on other people; [] = none"
+    )
+    attack: Attack = section(Attack, "what the attackers may use: the same for every method")
     data: EvalData = section(EvalData, "pictures")
     run: EvalRun = section(EvalRun, "the run: folder, machine")
 

@@ -16,6 +16,7 @@ from a3gan.evaluation import statistics
 from a3gan.evaluation.statistics import Interval
 
 PERMUTATIONS = 20  # shuffles of the labels behind each floor
+RANKS = (5, 10)  # beside rank 1
 
 
 @dataclass(frozen=True)
@@ -123,9 +124,10 @@ def identification(
     """Closed-set figures: is the nearest gallery picture of the probe's person?
 
     rank1: the probe's own original left out of the gallery, probes of people with at least two pictures (P2);
-    rank1_included: every original in the gallery, every known probe (P2); rank1_abs, rank1_opposite: ranked by |cos|
-    and by -cos (P3); rank1_reverse: an original looks for its person among the probes (P4); chance of each kind and
-    rank1_floor: the same with shuffled labels. Lower is better for privacy.
+    rank1_included: every original in the gallery, every known probe (P2); rank5, rank10: a picture of the person is
+    among the nearest five or ten; map: mean average precision over the gallery; each also `_included`. rank1_abs,
+    rank1_opposite: ranked by |cos| and by -cos (P3); rank1_reverse: an original looks for its person among the probes
+    (P4); chance of each kind and rank1_floor: the same with shuffled labels. Lower is better for privacy.
     """
     identity = ref.identity
     known = np.flatnonzero(identity >= 0)
@@ -150,11 +152,40 @@ def identification(
     result["rank1_abs"], _ = rank1(np.abs(scores))
     result["rank1_opposite"], _ = rank1(-scores)
     result["rank1_reverse"], _ = rank1(scores.T)
+    for ending, include in (("", False), ("_included", True)):
+        keep = np.ones(len(identity), bool) if include else able
+        best, precision = retrieval(scores, identity, include)
+        for k in RANKS:
+            result[f"rank{k}{ending}"] = statistics.share(best[keep] < k, identity[keep], replicates, seed)
+        result[f"map{ending}"] = statistics.share(precision[keep], identity[keep], replicates, seed)
     n = len(identity)
     result["rank1_chance"] = float((mates[able] / (n - 1)).mean()) if able.any() else float("nan")
     result["rank1_included_chance"] = float(((mates + 1) / n).mean())
     result["rank1_floor"] = _rank1_floor(nearest, identity, able, seed)
     return result
+
+
+def retrieval(scores: np.ndarray, identity: np.ndarray, include: bool = False) -> tuple[np.ndarray, np.ndarray]:
+    """Place [N] of the best picture of the probe's person (0 = nearest; N where there is none) and average precision
+    [N] (0 there), for probes in the columns of `scores` [N, N]; a picture never finds itself unless `include`.
+
+    Average precision: mean over the pictures of the person of the share of theirs among all that are as near or
+    nearer. Ties count as nearer: against the attacker, so that constant scores rank nobody.
+    """
+    n = len(identity)
+    best, precision = np.full(n, n), np.zeros(n)
+    for j in range(n):
+        column = scores[:, j]
+        mates = identity == identity[j]
+        if not include:
+            column, mates = np.delete(column, j), np.delete(mates, j)
+        if not mates.any():
+            continue
+        right, wrong = np.sort(column[mates])[::-1], np.sort(column[~mates])
+        nearer = len(wrong) - np.searchsorted(wrong, right, "left")  # wrong ones at least as near
+        found = np.arange(1, len(right) + 1)
+        best[j], precision[j] = nearer[0], (found / (found + nearer)).mean()
+    return best, precision
 
 
 def _rank1_floor(nearest: np.ndarray, identity: np.ndarray, able: np.ndarray, seed: int) -> float:

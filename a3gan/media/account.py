@@ -32,9 +32,6 @@ SAMPLES = 12  # faces of a track that are compared with the original
 BLOCKS, BLOCK = 4, 12  # runs of frames of a track on which jitter is read, and their length
 SHEET_SIDE = 128  # px
 SIDE = 64  # px, of the small recogniser
-RECOGNISED = 0.35
-"""Mean residual from which a track is reported as still recognised: about half way between what identity_small gives
-two people (0.09 on average) and two photos of one (0.56)."""
 STATEMENT = (
     "residual is the cosine between a face before and after, as read by identity_small, a weak recogniser (on photos "
     "it never saw: 0.56 for one person, 0.09 for two). A high value shows that identity was left; a low one proves "
@@ -191,7 +188,10 @@ def _crop(image: np.ndarray, points: np.ndarray, frame: str, size: int) -> Tenso
 
 @torch.inference_mode()
 def residual(samples: Sequence[Sample], recogniser: Any) -> dict[str, Any]:
-    """Cosines to the original: mean and largest; and how alike the faces of the track are, before and after."""
+    """Cosines to the original: mean and largest; of the mean faces ('person'); and how alike the faces of the track
+    are, before and after. still_recognised: by 'person', `media.people` would take the two for one."""
+    from a3gan.media.people import SAME
+
     before = recogniser(torch.stack([s.before for s in samples]))
     after = recogniser(torch.stack([s.after for s in samples]))
     cosine = (before * after).sum(1)
@@ -204,7 +204,8 @@ def residual(samples: Sequence[Sample], recogniser: Any) -> dict[str, Any]:
         other = ~torch.eye(len(samples), dtype=torch.bool)
         record["within_original"] = round(float((before @ before.T)[other].mean()), 3)
         record["within_result"] = round(float((after @ after.T)[other].mean()), 3)
-    record["still_recognised"] = record["mean"] >= RECOGNISED
+    person = float(torch.nn.functional.cosine_similarity(before.mean(0), after.mean(0), 0))
+    record |= {"person": round(person, 3), "still_recognised": person >= SAME}
     return record
 
 

@@ -22,7 +22,8 @@ class Job:
     """One input. kind: 'photo', 'video' or 'camera'; status: '' before, then 'done', 'no face', 'skipped' or 'failed'.
 
     account: where its account goes: a JSON file for a video, the folder's `JOURNAL` for a photo. error: why it failed.
-    doubtful: faces whose place is a guess. record: what became of it, as the account tells.
+    fallback: faces that could not be done as asked, and were covered. doubtful: faces whose place is a guess. record:
+    what became of it, as the account tells.
     """
 
     source: Path
@@ -32,7 +33,7 @@ class Job:
     status: str = ""
     error: str = ""
     faces: int = 0
-    redacted: int = 0
+    fallback: int = 0
     doubtful: int = 0
     record: dict[str, Any] = field(default_factory=dict)
 
@@ -67,8 +68,8 @@ class Report:
         lines = [f"failed: {job.source}: {job.error}" for job in self.having("failed")]
         lines += [f"no face found, written unchanged: {job.source}" for job in self.having("no face")]
         lines += [
-            f"redacted {job.redacted} of {job.faces} faces that could not be replaced: {job.source}"
-            for job in self.having("done") if job.redacted
+            f"{job.fallback} of {job.faces} faces could not be done and were covered: {job.source}"
+            for job in self.having("done") if job.fallback
         ]  # fmt: skip
         lines += [f"{j.doubtful} faces in doubt, see {j.account.name}: {j.source}" for j in self.jobs if j.doubtful]
         for job in self.jobs:
@@ -79,7 +80,7 @@ class Report:
         own = [path for path, why in self.ignored if why == "own result"]
         others = len(self.ignored) - len(own)
         done, faces = self.having("done"), sum(job.faces for job in self.jobs)
-        parts = [f"{len(done)} anonymised ({faces} faces, {sum(job.redacted for job in self.jobs)} redacted)"]
+        parts = [f"{len(done)} anonymised ({faces} faces, {sum(job.fallback for job in self.jobs)} by fallback)"]
         for status, text in (("no face", "without a face"), ("skipped", "done before"), ("failed", "failed")):
             if number := len(self.having(status)):
                 parts.append(f"{number} {text}")
@@ -97,7 +98,7 @@ class Report:
             "files": [
                 {
                     "source": str(job.source), "output": str(job.output), "kind": job.kind, "status": job.status,
-                    "faces": job.faces, "redacted": job.redacted, "doubtful": job.doubtful,
+                    "faces": job.faces, "fallback": job.fallback, "doubtful": job.doubtful,
                     **({"error": job.error} if job.error else {}),
                     **({"account": str(job.account)} if job.kind != "photo" else {}),
                 }
@@ -301,7 +302,7 @@ def note_photo(job: Job, stamp: str, source: dict[str, Any]) -> None:
     """Adds a photo's line to its journal."""
     entry = {
         "output": _key(job), "source": source, "stamp": stamp, "status": job.status,
-        "faces": job.faces, "redacted": job.redacted,
+        "faces": job.faces, "fallback": job.fallback,
     }  # fmt: skip
     with open(job.account, "a", encoding="utf-8") as stream:
         stream.write(json.dumps(entry, ensure_ascii=False) + "\n")

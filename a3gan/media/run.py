@@ -138,7 +138,7 @@ class _Run:
             )  # fmt: skip
         totals = report.totals
         job.record = report.account
-        job.faces, job.redacted, job.doubtful = totals["faces"], totals["fallback"], totals["doubtful"]
+        job.faces, job.fallback, job.doubtful = totals["faces"], totals["fallback"], totals["doubtful"]
         job.status = "done" if job.faces else "no face"
 
     def _camera(self, job: Job) -> None:
@@ -153,7 +153,7 @@ class _Run:
             counts = anonymize_camera(
                 camera, output, self.anonymizer, self.settings, show=self.show, seconds=self.settings.end
             )
-        job.status, job.faces, job.redacted = "done", counts["faces"], counts["fallback"]
+        job.status, job.faces, job.fallback = "done", counts["faces"], counts["fallback"]
         job.record = {"totals": counts, "method": method_record(self.anonymizer), "settings": self.settings.record()}
         if output is not None:
             account.write_json(job.account, job.record | {"versions": account.versions()})
@@ -165,7 +165,7 @@ class _Run:
             identity="track" if settings.identity == "person" else settings.identity, seeds=self.whom.photo_seeds(),
             metadata=settings.metadata, show=self.show,
         )  # fmt: skip
-        job.status, job.faces, job.redacted = file.status, file.faces, file.mosaicked
+        job.status, job.faces, job.fallback = file.status, file.faces, file.mosaicked
         plan.note_photo(job, self.stamp, source)
 
 

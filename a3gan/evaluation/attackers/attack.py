@@ -1,0 +1,165 @@
+"""All attackers on all methods, and whether each attacker works at all: on the untouched pictures (`identity`) and
+behind a weak blur it must recognise."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from a3gan.evaluation.attackers import adaptive, background, budget, linkability, measures, parrot
+from a3gan.evaluation.attackers.material import Applied, Field, Material
+from a3gan.evaluation.attackers.originals import judged_originals
+from a3gan.evaluation.figures import plain
+from a3gan.evaluation.pictures import Method, Originals, View
+
+if TYPE_CHECKING:
+    from a3gan.anonymizers.base import FaceAnonymizer
+    from a3gan.evaluation import features as feat
+    from a3gan.evaluation.protocol import EvalConfig
+
+log = logging.getLogger(__name__)
+
+RUN: dict[str, Callable[[Material], dict[str, Any]]] = {
+    "parrot": parrot.attack,
+    "adaptive": adaptive.attack,
+    "linkability": linkability.attack,
+    "background": background.attack,
+}
+WEAK_BLUR_CELLS = 24  # a face's width over the standard deviation; recognisers hardly mind
+SANITY = ("identity", "weak_blur")
+SHARE = 0.8  # of what the recogniser reaches on originals (P0): so much an attacker must reach on the sanity rows
+# What must be that large on a sanity row, by attacker; None: of no use there.
+MUST: dict[str, tuple[str, tuple[str, ...]]] = {
+    "parrot": ("rank1", SANITY),
+    "adaptive": ("rank1", SANITY),
+    "linkability": ("d_sys", SANITY),
+    # Not the person but the picture: its surroundings are the same before and after.
+    "background": ("rank1_included", ("identity",)),
+}
+
+
+def attack(
+    cfg: EvalConfig,
+    originals: Originals,
+    methods: dict[str, FaceAnonymizer],
+    keys: dict[str, dict[str, Any]],
+    judges: dict[str, feat.Embedding],
+    attributes: feat.Attributes | None,
+    device: torch.device,
+) -> tuple[dict[str, Any], dict[str, Any], list[str]]:
+    """Figures {attacker: {method: {degradation: figures}}}, what the attackers had and whether they work, and a line
+    for each that was turned off.
+
+    methods and keys: as the evaluation uses them, with what each follows from. The first judge is what every attacker
+    starts from: the strongest recogniser at hand, though its own figures then rest on it too.
+    """
+    if not cfg.attackers:
+        return {}, {}, ["attackers off: attackers=[]"]
+    if not judges:
+        return {}, {}, ["attackers off: no judge to start from (judges)"]
+    name, judge = next(iter(judges.items()))
+    judged, others = budget.judged_faces(cfg, originals), budget.attack_faces(cfg, originals.faces)
+    network = attributes.network if attributes is not None else None
+    field = Field(cfg, judged, others, judge.recogniser, name, network, device)
+    off = [line for line in map(lambda a: _reason(a, field, methods), cfg.attackers) if line]
+    wanted = [a for a in cfg.attackers if not _reason(a, field, methods)]
+    figures: dict[str, Any] = {attacker: {} for attacker in wanted}
+    sanity: dict[str, Any] = {attacker: {} for attacker in wanted}
+    for material in _materials(field, methods, keys):
+        for attacker in wanted:
+            row = _one(attacker, material, methods)
+            if row is None:
+                continue
+            if material.name in methods:
+                figures[attacker][material.name] = row
+            if material.name in SANITY:
+                sanity[attacker][material.name] = row["none"]
+        _remove_large(field)
+    about = {"budget": budget.describe(cfg, others.faces, judged.faces, f"{name} ({judge.identity.partition(':')[0]})")}
+    about |= _verdicts(field, sanity)
+    for attacker, verdict in about["works"].items():
+        if verdict["works"] is False:
+            log.warning("attacker %s does not recognise on its sanity rows: its figures prove nothing", attacker)
+    return figures, about, off
+
+
+def _reason(attacker: str, field: Field, methods: dict[str, FaceAnonymizer]) -> str:
+    """Why an attacker cannot run here, or ''."""
+    if attacker not in RUN:
+        return f"attacker {attacker} off: not there"
+    return ""
+
+
+def _one(attacker: str, material: Material, methods: dict[str, FaceAnonymizer]) -> dict[str, Any] | None:
+    """One attacker on one method, from the cache where it is there."""
+    if material.name not in methods and material.name not in MUST.get(attacker, ("", ()))[1]:
+        return None
+    return material.cached(attacker, {}, lambda: RUN[attacker](material))
+
+
+def _materials(
+    field: Field, methods: dict[str, FaceAnonymizer], keys: dict[str, dict[str, Any]]
+) -> list[Material]:
+    """The methods, and the sanity rows that are not among them."""
+    from a3gan.anonymizers.methods import create
+
+    cfg, faces = field.cfg, field.judged.faces
+    degradations = tuple(cfg.degradations)
+    result = []
+    for name, anonymizer in methods.items():
+        # The seed is part of every picture's own key; the policy and the weights are in the method's.
+        key, keyed = {k: v for k, v in keys[name].items() if k != "seed"}, "seed" in anonymizer.supports
+        result.append(Material(field, name, _applied(anonymizer, cfg), key, keyed, degradations))
+    if "identity" not in methods:
+        result.append(Material(field, "identity", _untouched, {"method": "identity"}, False, ("none",)))
+    weak = create("blur", size=faces.size, frame=faces.frame, device=field.device, cells=WEAK_BLUR_CELLS)
+    key = {"method": "weak_blur", "cells": WEAK_BLUR_CELLS}
+    result.append(Material(field, "weak_blur", _applied(weak, cfg), key, False, ("none",)))
+    return result
+
+
+def _untouched(originals: Originals, rows: list[int], seeds: list[int]) -> tuple[View, np.ndarray]:
+    return originals.view(rows), np.zeros(len(rows), bool)
+
+
+def _applied(anonymizer: FaceAnonymizer, cfg: EvalConfig) -> Applied:
+    from a3gan.data.attributes import Policy
+
+    policy = Policy.parse(cfg.policy) if "policy" in anonymizer.supports else None
+    alpha = cfg.alpha if "alpha" in anonymizer.supports else 1.0
+
+    def apply(originals: Originals, rows: list[int], seeds: list[int]) -> tuple[View, np.ndarray]:
+        return Method(anonymizer, policy, alpha, dict(zip(rows, seeds, strict=True))).apply(originals, rows)
+
+    return apply
+
+
+def _verdicts(field: Field, sanity: dict[str, Any]) -> dict[str, Any]:
+    """P0 of the judged pictures, and for each attacker its sanity figures with what was needed."""
+    gallery = judged_originals(field)["embedding"]
+    p0 = plain(measures.recognition(gallery, gallery, field.person, field.cfg.far, *field.draw))
+    works: dict[str, Any] = {}
+    for attacker, rows in sanity.items():
+        figure, where = MUST.get(attacker, ("", ()))
+        needed = SHARE * (p0["rank1"]["value"] if figure.startswith("rank1") else 1.0)
+        values = {name: _value(rows[name][figure]) for name in where if name in rows}
+        fine = all(value >= needed for value in values.values()) if values else None
+        works[attacker] = {"figure": figure, "needed": round(needed, 6), **values, "works": fine}
+    return {"p0": p0, "works": works}
+
+
+def _value(figure: dict[str, Any] | float) -> float:
+    return figure["value"] if isinstance(figure, dict) else figure
+
+
+def _remove_large(field: Field) -> None:
+    """Removes the maps and pixels of a method that is done; the figures made from them are kept."""
+    folder = field.folder / "features"
+    for path in folder.glob("*.npz") if folder.is_dir() else ():
+        if re.match(r"(seen|pixels)-", path.name):
+            path.unlink(missing_ok=True)
