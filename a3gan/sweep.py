@@ -7,14 +7,18 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field, field_validator
 
 from a3gan.config import Config, all_keys, check, flatten, load_as, load_config, read
 from a3gan.errors import NotWritten, UserError
 from a3gan.schema import Section, key
+
+if TYPE_CHECKING:
+    from a3gan.training.distributed import Group
 
 log = logging.getLogger(__name__)
 
@@ -107,51 +111,84 @@ def run(
     """Trains what is not done yet and writes table.md, results.json, bars.png and faces.png into the sweep's folder.
 
     A variant that is done is skipped, one that was interrupted goes on. One that fails is noted and the next begins.
-    `max_minutes`, SIGTERM or Ctrl-C end the running variant at a snapshot and then the sweep.
+    `max_minutes`, SIGTERM or Ctrl-C end the running variant at a snapshot and then the sweep. Under torchrun the
+    processes train each variant together, and process 0 reads and writes the folder.
 
     Returns:
-        (folder, variants, the table as text).
+        (folder, variants, the table as text; empty in processes other than the first).
     """
     from a3gan import sweep_report
-    from a3gan.training.stages import stage_class
+    from a3gan.training.distributed import processes
     from a3gan.training.trainer import prepare_device, train
 
     sweep, variants = load(path, overrides)
+    _refuse_missing(path, variants)
+    deadline = None if max_minutes is None else time.monotonic() + 60 * max_minutes
+    with processes(prepare_device(variants[0].cfg)) as group:
+
+        def report() -> str:
+            return sweep_report.write(Path(sweep.dir), variants)
+
+        _share_stock(variants, group)
+        for number, variant in enumerate(variants, start=1):
+            if variant.status == "done":
+                log.info("variant %d of %d, %s: done before", number, len(variants), variant.name)
+                continue
+            left = None if deadline is None else (deadline - time.monotonic()) / 60
+            if group.any(left is not None and left <= 0):
+                break
+            log.info("variant %d of %d: %s", number, len(variants), variant.name)
+            _train(variant, partial(train, variant.cfg, max_minutes=left, group=group), group)
+            group.on_first(report)  # after each, so that there is something to look at
+            if variant.status == "stopped":
+                break
+        return Path(sweep.dir), variants, group.on_first(report) or ""
+
+
+def _refuse_missing(path: str | Path, variants: list[Variant]) -> None:
+    """Before hours go into the variants whose weights are there."""
+    from a3gan.training.stages import stage_class
+
     for variant in variants:
         missing = stage_class(variant.cfg.stage).missing_weights(variant.cfg)
-        if missing:  # before hours go into the others
+        if missing:
             raise UserError(f"{path}: variant {variant.name}: {missing[0]}")
-    prepare_device(variants[0].cfg)
-    deadline = None if max_minutes is None else time.monotonic() + 60 * max_minutes
-    for variant in variants:
-        take_stock(variant)
-    for number, variant in enumerate(variants, start=1):
-        if variant.status == "done":
-            log.info("variant %d of %d, %s: done before", number, len(variants), variant.name)
-            continue
-        left = None if deadline is None else (deadline - time.monotonic()) / 60
-        if left is not None and left <= 0:
-            break
-        log.info("variant %d of %d: %s", number, len(variants), variant.name)
-        _train(variant, lambda cfg, left=left: train(cfg, max_minutes=left))
-        sweep_report.write(Path(sweep.dir), variants)  # after each, so that there is something to look at
-        if variant.status == "stopped":
-            break
-    return Path(sweep.dir), variants, sweep_report.write(Path(sweep.dir), variants)
 
 
-def _train(variant: Variant, train: Callable[[Config], Path]) -> None:
+def _train(variant: Variant, train: Callable[[], Path], group: Group) -> None:
+    """Trains it and sets its status, alike in all processes. NotWritten ends the sweep: the next would meet that disk.
+
+    So does what only one process knows of: the others wait for it in the middle of a step.
+    """
+    from a3gan.training.distributed import Elsewhere
+
+    problem: UserError | Elsewhere | None = None
     try:
-        train(variant.cfg)
-    except NotWritten:  # the next one would meet the same disk
-        raise
-    except UserError as error:
-        variant.status, variant.error = "failed", str(error)
-        log.warning("variant %s: %s", variant.name, error)
+        train()
+    except (UserError, Elsewhere) as error:
+        if group.world > 1 and isinstance(error, UserError) and not getattr(error, "known_to_all", False):
+            raise
+        problem = error
+    told = group.gather((isinstance(problem, NotWritten), str(problem) if isinstance(problem, UserError) else ""))
+    if problem is not None and any(unwritten for unwritten, _ in told):
+        raise problem
+    errors = [text for _, text in told if text]
+    if errors:
+        variant.status, variant.error = "failed", errors[0]
+        log.warning("variant %s: %s", variant.name, variant.error)
         return
-    take_stock(variant)
+    _share_stock([variant], group)
     if variant.status != "done":
         variant.status = "stopped"
+
+
+def _share_stock(variants: list[Variant], group: Group) -> None:
+    """`take_stock` on process 0, which sees the runs' folders; its findings for all."""
+    if group.first:
+        for variant in variants:
+            take_stock(variant)
+    for variant, status in zip(variants, group.gather([v.status for v in variants])[0], strict=True):
+        variant.status = status
 
 
 def take_stock(variant: Variant) -> None:

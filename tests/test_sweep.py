@@ -13,6 +13,7 @@ from a3gan import cli, sweep, sweep_report
 from a3gan.config import Config
 from a3gan.errors import NotWritten, UserError
 from a3gan.training import trainer
+from a3gan.training.distributed import Group
 
 TINY = [
     "run.device=cpu", "run.tensorboard=false", "data.synthetic_count=16", "train.batch_size=4", "train.total_images=12",
@@ -31,7 +32,7 @@ def write(folder: Path, variants: dict, **keys: object) -> Path:
 
 
 def fake_train(made: list[str], *, stop_after: int = 99, fail: str = "") -> object:
-    def run(cfg: Config, max_minutes: float | None = None, fresh: bool = False) -> Path:
+    def run(cfg: Config, max_minutes: float | None = None, group: Group | None = None) -> Path:
         folder = cfg.run_dir
         made.append(folder.name)
         if folder.name == fail:

@@ -64,18 +64,16 @@ def bench_train(cfg: Config, repeats: int = 5) -> list[str]:
 
 def stepper(cfg: Config, stage: Stage, ema: object, data: object, device: torch.device) -> Callable[[int], None]:
     """One step of the trainer's loop, as a function of the images seen, on always the same batch."""
-    from a3gan.training.batches import all_targets, make_batch, mirror
+    from a3gan.training.batches import all_targets, training_batch
     from a3gan.training.sampler import Sampler, seed_everything
 
-    size, targets = cfg.train.batch_size, all_targets(data, device)
+    size, targets = cfg.train.batch_size, all_targets(stage.data, device)
     rows = Sampler(len(data), size, 0).batch(0)
 
     def step(images_seen: int) -> None:
         seed_everything(0)
         with torch.profiler.record_function("part: data"):
-            batch = make_batch(data, rows, targets, device, cfg.run.channels_last)
-            if cfg.data.flip:
-                batch = mirror(batch, (torch.rand(size) < 0.5).to(device))
+            batch = training_batch(stage, rows, targets)
         stage.step(batch, images_seen)
         ema.update(stage.networks, size, images_seen + size)
 

@@ -13,19 +13,43 @@ from a3gan.commands.common import debug_option
 @click.argument("config", type=click.Path())
 @click.argument("overrides", nargs=-1, metavar="[key=value]...")
 @click.option("--method", help="Short for method=...: a3gan,blur,pixelate,solid,identity.")
+@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="A quick look: about N pictures of each set.")
+@click.option("--gate", type=click.Path(), metavar="FILE", help="YAML with limits: on figures; a broken one gives status 1.")
 @click.option("--dry-run", is_flag=True, help="Check everything, say what would run and what is missing; stop.")
 @debug_option
-def evaluate(config: str, overrides: tuple[str, ...], method: str | None, dry_run: bool) -> None:
-    """Measure anonymizers as the YAML CONFIG says: who is still recognised, what is still found, what it shows."""
+def evaluate(
+    config: str, overrides: tuple[str, ...], method: str | None, limit: int | None, gate: str | None, dry_run: bool
+) -> int:
+    """Measure anonymizers as the YAML CONFIG says: who is still recognised, what is still found, what it shows.
+
+    CONFIG may also be the results.json of an earlier run, to check it with --gate.
+    """
+    from a3gan.evaluation import limits
+
     overrides = (*overrides, f"method={method}") if method else overrides
+    overrides = (*overrides, f"data.max_images={limit}") if limit else overrides
+    if config.endswith(".json"):
+        return say_limits(limits.check_file(config, gate))
     if dry_run:
         from a3gan.evaluation import protocol
 
         click.echo(protocol.dry_run(protocol.load(config, overrides)))
-        return
+        return 0
     from a3gan.evaluation.run import evaluate as run
 
-    click.echo(str(run(config, list(overrides))))
+    results = run(config, [*overrides, *limits.as_override(gate)])
+    click.echo(str(results))
+    return say_limits(results["limits"])
+
+
+def say_limits(checked: list[dict[str, Any]]) -> int:
+    """Prints the limits that are broken, or that all are kept; returns the exit status."""
+    broken = [one for one in checked if not one["kept"]]
+    for one in broken:
+        click.echo(f"limit broken: {one['text']}")
+    if checked and not broken:
+        click.echo(f"limits: all {len(checked)} kept")
+    return 1 if broken else 0
 
 
 @click.group()

@@ -186,10 +186,19 @@ def _preview(wanted: bool) -> Iterator[Any]:
 
 @click.command()
 @click.argument("inputs", nargs=-1, required=True)
-@click.option("-o", "--output", type=click.Path(),
-              help="JSON file for one video, else a folder. Default: <name>_tracks.json beside each video.")
-@click.option("-t", "--thresh", "--detection-score-threshold",
-              type=click.FloatRange(0, 1, min_open=True, max_open=True), help="Score from which a face is followed.")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(),
+    help="JSON file for one video, else a folder. Default: <name>_tracks.json beside each video.",
+)
+@click.option(
+    "-t",
+    "--thresh",
+    "--detection-score-threshold",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    help="Score from which a face is followed.",
+)
 @click.option("-s", "--scale", callback=_size, metavar="WxH", help="Look for faces in frames of at most this size.")
 @click.option("--stride", type=click.IntRange(min=1), help="Look for faces in every n-th frame only.")
 @click.option("--track/--no-track", default=True, show_default=True, help="Follow faces through a video.")

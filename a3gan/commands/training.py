@@ -79,14 +79,16 @@ def sweep(file: str, overrides: tuple[str, ...], dry_run: bool, max_minutes: flo
     Keys of the training can be overridden for all: a3gan sweep FILE train.total_images=100000 dir=runs/mine
     """
     from a3gan import sweep as sweeping
+    from a3gan.training.distributed import is_first
 
     if dry_run:
         click.echo(sweeping.dry_run(file, overrides))
         return 0
     folder, variants, text = sweeping.run(file, overrides, max_minutes=max_minutes)
-    click.echo(text)
-    click.echo(f"tables, bars and faces in {folder}")
-    waiting = [v.name for v in variants if v.status in ("waiting", "stopped")]
-    if waiting:
-        click.echo(f"to do: {', '.join(waiting)}; the same command goes on")
+    if is_first():  # under torchrun one process speaks for all
+        click.echo(text)
+        click.echo(f"tables, bars and faces in {folder}")
+        waiting = [v.name for v in variants if v.status in ("waiting", "stopped")]
+        if waiting:
+            click.echo(f"to do: {', '.join(waiting)}; the same command goes on")
     return 1 if any(v.status == "failed" for v in variants) else 0

@@ -174,9 +174,7 @@ def _heads(
     back = align.invert(torch.stack([matrix for *_, matrix in waiting]))
     points = align.transform_points(align.to_pixels(outputs["landmarks"].double(), SIDE), back).numpy()
     closed, yawning = (outputs[name].tolist() for name in ("eyes_closed", "yawning"))
-    return {
-        (number, frame): (closed[i], yawning[i], points[i]) for i, (number, frame, _, _) in enumerate(waiting)
-    }
+    return {(number, frame): (closed[i], yawning[i], points[i]) for i, (number, frame, _, _) in enumerate(waiting)}
 
 
 def _packed(

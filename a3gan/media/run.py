@@ -146,6 +146,8 @@ class _Run:
         from a3gan.media.live import anonymize_camera
         from a3gan.media.video import CameraReader
 
+        if self.settings.keep_ref is not None or self.settings.only_ref is not None:
+            raise UserError("--keep-ref and --only-ref do not work on cameras: a person is known too late")
         output = None if job.output == Path() else job.output
         if output is not None and output.exists() and not self.overwrite:
             raise UserError(f"{output} exists; --overwrite replaces it")

@@ -24,12 +24,16 @@ CHUNK_BYTES = 200_000_000  # of the frames held at a time
 GRAY = 48  # px, longest side of the pictures that cuts are read from
 CUT, CUT_RATIO = 22.0, 3.0  # mean difference (of 255) of a cut, and against the frames before and after
 AROUND = 1.5  # face sides searched around a face on a second look
-LOOK_SIDE = 90  # px: larger faces are shrunk to about this on a second look
+LOOK = 48  # px: faces are scaled to this on a second look; the last network of MTCNN sees no more
 HINT = 0.3  # score from which a detection makes a second look worthwhile
 
 
 class Detector(Protocol):
-    """What `scan` needs; `media.detect.DETECTORS` lists those at hand."""
+    """What `scan` needs; `media.detect.DETECTORS` lists those at hand.
+
+    Used where present: `sensitive() -> Detector`, which reports weak hints too, and `larger(min_face) -> Detector`,
+    a quicker one for faces of at least that size.
+    """
 
     def detect(self, images: Sequence[np.ndarray]) -> list[Faces]: ...
 
@@ -62,7 +66,7 @@ def scan(
 
     Args:
         reader: a `VideoReader`, or any iterable of frames with index, `image`, `small(longest)` and `gray(longest)`.
-        detector: with `detect(list of uint8 [H, W, 3]) -> list[Faces]`; its `sensitive()` sibling if it has one.
+        detector: see `Detector`.
         stride: every how many frames are searched whole; 1 = all.
         scale: longest side, or (width, height) at most, that frames are scaled to; None = full size.
         thresh: detections below are dropped. progress: called with (frames done, of all or None).
@@ -76,7 +80,8 @@ def scan(
     worker = _Scanner(detector, max(1, stride), scale, thresh, Scan(info=info, stride=max(1, stride)))
     total = getattr(info, "frames", None)
     with Flow() as flow:
-        for chunk in _chunks(flow.ahead("decode", _read(reader), depth=2 * stride), max(1, stride), batch):
+        frames = flow.ahead("decode", _read(reader), depth=2 * max(1, stride))
+        for chunk in _chunks(frames, max(1, stride), batch, info):
             worker.take(*chunk)
             if progress is not None:
                 progress(worker.result.frames, total)
@@ -89,19 +94,22 @@ def _read(reader: Iterable[Any]) -> Iterator[tuple[Any, np.ndarray]]:
         yield frame, frame.gray(GRAY).astype(np.float32)
 
 
-def _chunks(frames: Iterator, stride: int, batch: int | None) -> Iterator[tuple[list, bool]]:
+def _chunks(frames: Iterator, stride: int, batch: int | None, info: Any) -> Iterator[tuple[list, bool]]:
     """(frames, whether they are the last)."""
     held: list = []
     most = None
     for item in frames:
         if most is None:
-            pixels = item[0].image.nbytes
-            most = stride * (batch or max(1, min(8, CHUNK_BYTES // (pixels * stride))))
+            most = stride * (batch or max(1, min(8, CHUNK_BYTES // (stride * _pixels(info, item[0]) * 3))))
         if len(held) >= most:
             yield held, False
             held = []
         held.append(item)
     yield held, True
+
+
+def _pixels(info: Any, frame: Any) -> int:
+    return info.width * info.height if info is not None else frame.image.shape[0] * frame.image.shape[1]
 
 
 class _Scanner:
@@ -113,6 +121,7 @@ class _Scanner:
 
     def __init__(self, detector: Detector, stride: int, scale: Any, thresh: float, result: Scan):
         self.detector, self.stride, self.scale, self.thresh = detector, stride, scale, thresh
+        self.near = detector.larger(LOOK // 2) if hasattr(detector, "larger") else detector
         self.result = result
         self.held: list[Any] = []
         self.gray: np.ndarray | None = None
@@ -169,18 +178,19 @@ class _Scanner:
     def _whole(self, looks: list[int], base: int) -> None:
         pictures = [self._picture(self.held[i - base]) for i in looks]
         for i, picture, faces in zip(looks, pictures, self.detector.detect(pictures), strict=True):
-            height, width = self.held[i - base].image.shape[:2] if self.result.info is None else self.result.size[::-1]
+            width, height = self._size(self.held[i - base])
             self.result.found[i] = self._strong(_scaled(faces, width / picture.shape[1], height / picture.shape[0]))
             self.result.whole.add(i)
 
     def _picture(self, frame: Any) -> np.ndarray:
-        scale = self.scale
-        if scale is None:
-            return frame.image
-        width, height = self.result.size or frame.image.shape[1::-1]
+        width, height = self._size(frame)
+        scale = max(width, height) if self.scale is None else self.scale
         if isinstance(scale, tuple):
             scale = round(max(width, height) * min(1.0, scale[0] / width, scale[1] / height))
-        return frame.image if scale >= max(width, height) else frame.small(scale)
+        return frame.small(min(scale, max(width, height)))
+
+    def _size(self, frame: Any) -> tuple[int, int]:
+        return self.result.size or frame.image.shape[1::-1]
 
     def _strong(self, faces: Faces) -> Faces:
         keep = faces.probability >= self.thresh
@@ -201,29 +211,43 @@ class _Scanner:
         frames = [self.held[i - base] for i in range(a + 1, b)]
         if not near or not frames:
             return
-        parts: list[list[Faces]] = [[] for _ in frames]
-        for box in _apart(near):
-            for part, faces in zip(parts, self._around(frames, box), strict=True):
-                part.append(faces)
-        for i, part in zip(range(a + 1, b), parts, strict=True):
-            self.result.found[i] = self._strong(_joined(part))
+        size = self._size(frames[0])
+        windows = [w for w in (window(box, size) for box in _apart(near)) if w is not None]
+        crops = []
+        for frame in frames:
+            image = frame.small(max(size))
+            crops += [_crop(image, place, to) for place, to in windows]
+        found = iter(self.near.detect(crops))
+        for i in range(a + 1, b):
+            parts = [_back(next(found), place, to, size) for place, to in windows]
+            self.result.found[i] = self._strong(_joined(parts))
 
-    def _around(self, frames: list[Any], box: np.ndarray) -> list[Faces]:
-        side = float(sides(box))
-        height, width = frames[0].image.shape[:2]
-        x0, y0 = np.maximum(np.floor(box[:2] - AROUND * side), 0).astype(int)
-        x1, y1 = np.minimum(np.ceil(box[2:] + AROUND * side), (width, height)).astype(int)
-        if x1 - x0 < 12 or y1 - y0 < 12:
-            return [Faces.none() for _ in frames]
-        shrink = max(1, int(side / LOOK_SIDE))
-        # Whole blocks only: what the last block lacks is at most a few pixels of the margin.
-        x1, y1 = x0 + (x1 - x0) // shrink * shrink, y0 + (y1 - y0) // shrink * shrink
-        crops = [_reduced(frame.image[y0:y1, x0:x1], shrink) for frame in frames]
-        found = [_shifted(_scaled(f, shrink, shrink), x0, y0) for f in self.detector.detect(crops)]
-        edge = np.array([x0 if x0 else -np.inf, y0 if y0 else -np.inf, *(
-            end if end < whole - shrink else np.inf for end, whole in ((x1, width), (y1, height))
-        )])  # fmt: skip
-        return [_within(faces, edge) for faces in found]
+
+def window(box: np.ndarray, size: tuple[int, int]) -> tuple[np.ndarray, tuple[int, int]] | None:
+    """Where to look for the face of a box again: (x0, y0, x1, y1) within a picture of that (width, height), and the
+    (width, height) to scale it to. Where it can, it is moved into the picture rather than cut; None if too small."""
+    side = float(sides(box))
+    whole = max(1, round((1 + 2 * AROUND) * side))
+    extent = np.minimum(whole, size)
+    low = np.clip(np.round((box[:2] + box[2:] - extent) / 2), 0, size - extent).astype(int)
+    to = np.maximum(np.round((1 + 2 * AROUND) * LOOK * extent / whole), 1).astype(int)
+    return None if min(extent) < 12 or min(to) < LOOK // 2 else (np.concatenate((low, low + extent)), tuple(to.tolist()))
+
+
+def _crop(image: np.ndarray, place: np.ndarray, to: tuple[int, int]) -> np.ndarray:
+    from PIL import Image
+
+    x0, y0, x1, y1 = place
+    part = Image.fromarray(np.ascontiguousarray(image[y0:y1, x0:x1]))
+    return np.asarray(part.resize(to, Image.Resampling.BILINEAR, reducing_gap=2.0))
+
+
+def _back(faces: Faces, place: np.ndarray, to: tuple[int, int], size: tuple[int, int]) -> Faces:
+    """Faces of a crop in pixels of the picture, without those that touch an edge of the crop inside it."""
+    low, high = place[:2], place[2:]
+    faces = _scaled(faces, *((high - low) / to).tolist())
+    faces = Faces(faces.boxes + np.tile(low, 2), faces.probability, faces.landmarks + low)
+    return _within(faces, np.concatenate((np.where(low > 0, low, -np.inf), np.where(high < size, high, np.inf))))
 
 
 def change(before: np.ndarray, after: np.ndarray) -> float:
@@ -259,14 +283,6 @@ def _apart(boxes: list[np.ndarray]) -> list[np.ndarray]:
     return kept
 
 
-def _reduced(image: np.ndarray, factor: int) -> np.ndarray:
-    if factor == 1:
-        return np.ascontiguousarray(image)
-    from PIL import Image
-
-    return np.asarray(Image.fromarray(np.ascontiguousarray(image)).reduce(factor))
-
-
 def _scaled(faces: Faces, x: float, y: float) -> Faces:
     """Faces of a picture in the coordinates of one x, y times as large; pixel centres are whole numbers."""
     if x == 1 and y == 1:
@@ -275,11 +291,6 @@ def _scaled(faces: Faces, x: float, y: float) -> Faces:
     shift = (factor - 1) / 2
     boxes = faces.boxes * np.tile(factor, 2) + np.tile(shift, 2)
     return Faces(boxes, faces.probability, faces.landmarks * factor + shift)
-
-
-def _shifted(faces: Faces, x: int, y: int) -> Faces:
-    by = np.array([x, y], np.float32)
-    return Faces(faces.boxes + np.tile(by, 2), faces.probability, faces.landmarks + by)
 
 
 def _within(faces: Faces, edge: np.ndarray) -> Faces:

@@ -90,24 +90,24 @@ class Converter:
         self.turn, self.matrix, self.full, self.longest, self.size = turn, matrix, full, longest, size
         self._made: dict[tuple, Any] = {}  # by thread, as a context serves one at a time
 
-    def rgb(self, raw: Any, longest: int | None = None) -> np.ndarray:
-        """uint8 [H, W, 3]."""
-        return self.turn.apply(self._scaled(raw, "rgb24", longest or self.longest))
+    def rgb(self, raw: Any, longest: int | None = None, exact: bool = True) -> np.ndarray:
+        """uint8 [H, W, 3]. exact: of the original size the right colours rather than quick ones."""
+        return self.turn.apply(self._scaled(raw, "rgb24", longest or self.longest, exact))
 
     def gray(self, raw: Any, longest: int) -> np.ndarray:
         """uint8 [H, W], full range."""
         return self.turn.apply(self._scaled(raw, "gray", longest))
 
-    def _scaled(self, raw: Any, kind: str, longest: int | None) -> np.ndarray:
+    def _scaled(self, raw: Any, kind: str, longest: int | None, exact: bool = True) -> np.ndarray:
         from av.video.reformatter import VideoReformatter
 
         width, height = scaled_size(*(self.size or (raw.width, raw.height)), longest)
-        key = (width, height, kind, threading.get_ident())
+        key = (width, height, kind, exact, threading.get_ident())
         if key not in self._made:
             self._made[key] = VideoReformatter()
         # Area averaging where much is left out: otherwise small faces flicker.
         same = (width, height) == (raw.width, raw.height)
-        options: dict[str, Any] = {"interpolation": EXACT if same else AREA}
+        options: dict[str, Any] = {"interpolation": EXACT if same and exact else AREA}
         options |= one_thread() if raw.format.is_rgb else to_rgb_options(self.matrix, self.full)
         made = self._made[key].reformat(raw, width, height, kind, **options)
         return plane(made, 3 if kind == "rgb24" else 1)

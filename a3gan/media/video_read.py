@@ -50,10 +50,13 @@ class Frame:
         self._image = value
 
     def small(self, longest: int) -> np.ndarray:
-        """uint8 RGB whose longest side is at most `longest`, made straight from the decoded frame: cheap."""
+        """uint8 RGB whose longest side is at most `longest`, made straight from the decoded frame: cheap.
+
+        For detectors: the colours are some levels off, also where `longest` is the frame's own.
+        """
         if self._raw is None:
             return shrink(self.image, longest)
-        return self._convert.rgb(self._raw, longest)
+        return self._convert.rgb(self._raw, longest, exact=False)
 
     def gray(self, longest: int) -> np.ndarray:
         """uint8 [h, w] luma whose longest side is at most `longest`: cheaper still."""

@@ -145,7 +145,7 @@ def cosine_lr(images_seen: int, total: int, warmup: int) -> float:
 class AttributesStage(Stage):
     """Trains one AttributeNetwork; `model.attributes` chooses backbone and width.
 
-    The step draws its own rows, weighted by `sample_weights`: the trainer's uniform batch would show one yawn in eight.
+    It draws its own rows, weighted by `sample_weights`: uniform ones would show one yawn in eight.
     """
 
     name = "attributes"
@@ -154,8 +154,7 @@ class AttributesStage(Stage):
 
     def __init__(self, cfg: Config, data: FaceSet, val: FaceSet | None, device: torch.device) -> None:
         super().__init__(cfg, data, val, device)
-        self.targets = label_targets(data)
-        self.weights = sample_weights(self.targets)
+        self.weights = sample_weights(label_targets(data))
         self.networks = self.build_networks(cfg)
         network = self.networks["attributes"].to(device)
         decay = [p for p in network.parameters() if p.ndim > 1]
@@ -167,13 +166,13 @@ class AttributesStage(Stage):
     def build_networks(cls, cfg: Config) -> dict[str, nn.Module]:
         return {"attributes": AttributeNetwork(cfg.model.attributes.backbone, cfg.model.attributes.width)}
 
+    def draw(self, count: int) -> Tensor:
+        return torch.multinomial(self.weights, count, replacement=True)
+
     def turns(self, batch: Batch, images_seen: int) -> Iterator[Turn]:
-        """One AdamW step on as many freshly drawn rows as the batch has."""
-        index = torch.multinomial(self.weights, batch.images.shape[0], replacement=True)
-        images, points = self.data.fetch(index), self.data.landmarks[index].to(self.device)
-        targets = {name: self.targets[name][index] for name in HEADS}
+        """One AdamW step."""
         with torch.no_grad():
-            images, points, eyes = augment(images, points)
+            images, points, eyes = augment(batch.images, batch.landmarks)
         if self.cfg.run.channels_last:
             images = images.to(memory_format=torch.channels_last)
         train = self.cfg.train
@@ -181,7 +180,7 @@ class AttributesStage(Stage):
             group["lr"] = train.lr * cosine_lr(images_seen, train.total_images, train.warmup_images)
         with self.autocast():
             outputs = self.networks["attributes"](images, eyes)
-        losses = attribute_losses(outputs, targets, points)
+        losses = attribute_losses(outputs, batch.targets, points)
         total = sum(losses[name] for name in HEADS) + LANDMARK_WEIGHT * losses["landmarks"]
         yield Turn("attributes", total, {"loss": total, **losses})
 

@@ -15,6 +15,7 @@ from a3gan.training.stage import Batch
 if TYPE_CHECKING:
     from a3gan.config import Config
     from a3gan.data.archive import FaceSet
+    from a3gan.training.stage import Stage
 
 logger = logging.getLogger(__name__)
 _ODD = ("yaw", "roll")  # angles: targets that change sign in a mirror
@@ -80,6 +81,18 @@ def all_targets(faces: FaceSet, device: torch.device | str) -> dict[str, Tensor]
     from a3gan.data.attributes import targets
 
     return {name: value.float().to(device) for name, value in targets(faces).items()}
+
+
+def training_batch(stage: Stage, rows: Tensor, targets: dict[str, Tensor]) -> Batch:
+    """What a step sees: the rows that the stage draws, else `rows` (int64 [B], CPU), half of them mirrored.
+
+    targets: `all_targets` of the stage's data.
+    """
+    cfg, own = stage.cfg, stage.draw(len(rows))
+    batch = make_batch(stage.data, rows if own is None else own, targets, stage.device, cfg.run.channels_last)
+    if own is None and cfg.data.flip:
+        batch = mirror(batch, (torch.rand(len(rows)) < 0.5).to(stage.device))
+    return batch
 
 
 def make_batch(

@@ -26,6 +26,10 @@ T = TypeVar("T")
 PATIENCE = timedelta(minutes=90)
 
 
+class Elsewhere(SystemExit):
+    """Another process failed and says why; this one ends in silence."""
+
+
 @dataclass(frozen=True)
 class Group:
     """This process among `world`; `rank` 0 is the one that logs, validates and saves."""
@@ -90,7 +94,8 @@ class Group:
     def together(self, function: Callable[[], T]) -> T:
         """`function()` on every process; where it fails on one, all stop instead of waiting for that one.
 
-        The first process that failed raises its error, the others leave silently (SystemExit): one message is enough.
+        The first process that failed raises its error, the others Elsewhere: one message is enough. That error has
+        `known_to_all` set, so that who catches it may go on to use the group, where the others catch Elsewhere.
         """
         if self.world == 1:
             return function()
@@ -103,8 +108,9 @@ class Group:
         if not failed:
             return result  # type: ignore[return-value]
         if error is not None and failed[0] == self.rank:
+            error.known_to_all = True
             raise error
-        raise SystemExit(1)
+        raise Elsewhere(1)
 
     def on_first(self, function: Callable[[], T]) -> T | None:
         """`function()` on process 0 while the others wait; None on those. An error of it ends all of them."""

@@ -84,7 +84,7 @@ def verification(embeddings: Tensor, identity: Tensor) -> dict[str, float]:
 
 
 class IdentityStage(Stage):
-    """Trains one SmallIdentity; the step draws its own rows, for the rendered people are not in the trainer's data."""
+    """Trains one SmallIdentity. It draws its own rows, for it adds rendered people to the trainer's data."""
 
     name = "identity"
     ema_names = ("identity",)
@@ -94,7 +94,7 @@ class IdentityStage(Stage):
         if cfg.data.path is not None:
             data = self._with_rendered(cfg, data)
         super().__init__(cfg, data, val, device)
-        self.classes = classes_of(data.identity)
+        self.classes = classes_of(data.identity).to(self.device)
         self.teacher_rows: Tensor | None = None  # [N,E], of the training faces; at the first step
         if not cfg.scorers.recognisers and self.classes.max() < 1:
             raise UserError(
@@ -151,14 +151,15 @@ class IdentityStage(Stage):
             checkpoint.save(path, {"embeddings": torch.cat(parts)}, known)
         return torch.cat(parts)
 
+    def draw(self, count: int) -> Tensor:
+        return torch.randint(len(self.data), (count,))
+
     def turns(self, batch: Batch, images_seen: int) -> Iterator[Turn]:
-        """One AdamW step on as many freshly drawn rows as the batch has."""
+        """One AdamW step."""
         if self.teacher_rows is None and self.cfg.scorers.recognisers:
             self.teacher_rows = self._teach()
-        index = torch.randint(len(self.data), (batch.images.shape[0],))
         with torch.no_grad():
-            images = self.data.fetch(index).to(self.device)
-            images, _ = augment(resize(images, SIZE), rotate=4.0, scale=(0.95, 1.05), shift=0.015)
+            images, _ = augment(resize(batch.images, SIZE), rotate=4.0, scale=(0.95, 1.05), shift=0.015)
             images = low_resolutions(images, smallest=28)
         if self.cfg.run.channels_last:
             images = images.contiguous(memory_format=torch.channels_last)
@@ -167,19 +168,19 @@ class IdentityStage(Stage):
             group["lr"] = train.lr * cosine_lr(images_seen, train.total_images, train.warmup_images)
         with self.autocast():
             embeddings = self.networks["identity"](images)
-        losses = self._losses(embeddings.float(), index)
+        losses = self._losses(embeddings.float(), batch)
         yield Turn("identity", losses["loss"], losses)
 
-    def _losses(self, embeddings: Tensor, index: Tensor) -> dict[str, Tensor]:
+    def _losses(self, embeddings: Tensor, batch: Batch) -> dict[str, Tensor]:
         """distil: 1 - cosine to the teacher; people: CosFace over the rows whose person has two pictures."""
         losses = {}
-        person = self.classes[index].to(self.device)
+        person = self.classes[batch.index]
         rows = person >= 0
         people = self.networks["classes"](embeddings[rows], person[rows]).sum() / max(1, int(rows.sum()))
         losses["people"] = people
         if self.teacher_rows is None:
             return {**losses, "loss": people}
-        losses["distil"] = (1 - (embeddings * self.teacher_rows[index.to(self.device)]).sum(1)).mean()
+        losses["distil"] = (1 - (embeddings * self.teacher_rows[batch.index]).sum(1)).mean()
         return {**losses, "loss": losses["distil"] + CLASS_WEIGHT * people}
 
     @torch.no_grad()

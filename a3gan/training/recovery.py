@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +42,16 @@ class Recovery:
         """A copy in the CPU's memory of all that training moves: what to go back to."""
         self.kept = (images_seen, _copy(self._state()), dict(self.stage.plain_state()))
 
+    def state(self) -> dict[str, Any]:
+        """JSON-able: what has happened so far, for a resumed run to count on from."""
+        return {"last": self.last, "went_back": self.went_back, "skipped": dict(self.skipped)}
+
+    def load(self, state: dict[str, Any] | None) -> None:
+        """Takes back what `state` gave; None (a new run, or a file without it): nothing has happened."""
+        state = state or {}
+        self.last, self.went_back = state.get("last"), state.get("went_back")
+        self.skipped = dict(state.get("skipped", {}))
+
     def meet(self, images_seen: int, outcome: Outcome) -> None:
         """After a step at `images_seen` that `outcome.broken` names; raises UserError where it must end."""
         terms = ", ".join(outcome.broken)
@@ -63,7 +74,7 @@ class Recovery:
                 f"{self.went_back} images did not help; the batch is in {where}; the last snapshot is sound: lower "
                 "train.lr or set train.grad_clip, or run.precision=float32"
             )
-            raise error if self.group.first else SystemExit(1)
+            self.group.on_first(partial(_fail, error))
 
     def take(self) -> dict[str, float]:
         """`skipped/<term>` -> steps that it cost since the last call."""
@@ -96,6 +107,10 @@ class Recovery:
         except NotWritten as error:
             logger.warning("the batch is lost: %s", error)
         return path
+
+
+def _fail(error: UserError) -> None:
+    raise error
 
 
 def _copy(value: Any) -> Any:

@@ -14,6 +14,7 @@ from torch import nn
 from a3gan import checkpoint
 from a3gan.errors import NotWritten, UserError
 from a3gan.training.ema import Ema
+from a3gan.training.recovery import Recovery
 from a3gan.training.stage import Stage
 from a3gan.training.state import BEST, CHECKPOINT, save_inference, save_state
 
@@ -32,8 +33,9 @@ class Snapshots:
     run.save_patience, is it an error.
     """
 
-    def __init__(self, folder: Path, stage: Stage, ema: Ema, data: FaceSet, saved: int = -1) -> None:
-        self.folder, self.stage, self.ema, self.data, self.saved = folder, stage, ema, data, saved
+    def __init__(self, folder: Path, stage: Stage, ema: Ema, data: FaceSet, recovery: Recovery) -> None:
+        self.folder, self.stage, self.ema, self.data, self.recovery = folder, stage, ema, data, recovery
+        self.saved = -1
         self.due = False  # one was refused and is to be tried again
         self.problem: NotWritten | None = None
 
@@ -42,7 +44,7 @@ class Snapshots:
         keep = self.stage.cfg.run.keep_last
         try:
             save_inference(self.folder / CHECKPOINT, self.stage, nets, images_seen, self.data, metrics, keep)
-            save_state(self.folder, self.stage, self.ema, images_seen)
+            save_state(self.folder, self.stage, self.ema, images_seen, recovery=self.recovery.state())
         except NotWritten as error:
             if self.problem is None or not self.due:
                 logger.warning("no snapshot at %d images: %s; training goes on and tries again", images_seen, error)

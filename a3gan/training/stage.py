@@ -65,6 +65,11 @@ class Stage:
         self.networks, self.optimizers = {}, {}
 
     # --- training -----------------------------------------------------------------------------------------------
+    def draw(self, count: int) -> Tensor | None:
+        """Rows of `self.data` for a micro-batch, int64 [count] on the CPU, for a stage that chooses its own (it then
+        also mirrors as it likes); None: the trainer's epochs, half of the faces mirrored."""
+        return None
+
     def turns(self, batch: Batch, images_seen: int) -> Iterator[Turn]:
         """The losses of one step on one micro-batch, one `Turn` for each optimiser that is to move.
 

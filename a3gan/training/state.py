@@ -24,8 +24,8 @@ STATE, CHECKPOINT, BEST = "state.safetensors", "checkpoint.safetensors", "best.s
 _FREE = ("run.", "train.total_images", "train.accumulate", "train.phases.", "data.storage")
 
 
-def save_state(folder: Path, stage: Stage, ema: Ema, images_seen: int) -> None:
-    """Writes state.safetensors (resume only)."""
+def save_state(folder: Path, stage: Stage, ema: Ema, images_seen: int, **also: Any) -> None:
+    """Writes state.safetensors (resume only), with `also` in its header."""
     cfg = stage.cfg
     tensors = {f"net/{k}": v for k, v in checkpoint.prefixed(stage.networks).items()}
     tensors |= {f"ema/{k}": v for k, v in checkpoint.prefixed(ema.nets).items()}
@@ -40,6 +40,7 @@ def save_state(folder: Path, stage: Stage, ema: Ema, images_seen: int) -> None:
         "config": cfg.model_dump(mode="json"),
         "optimizers": optimizers,
         "plain": stage.plain_state(),
+        **also,
     }
     checkpoint.save(folder / STATE, tensors, meta, keep=cfg.run.keep_last)
 

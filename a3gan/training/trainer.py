@@ -10,6 +10,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -21,7 +22,7 @@ from torch import Tensor, nn
 from a3gan.config import Config, save_config
 from a3gan.errors import NotWritten, UserError
 from a3gan.files import replacing, sweep
-from a3gan.training.batches import all_targets, build_data, make_batch, mirror
+from a3gan.training.batches import all_targets, build_data, training_batch
 from a3gan.training.descent import descend
 from a3gan.training.distributed import Group, local_rank, processes, share_state
 from a3gan.training.ema import Ema
@@ -41,15 +42,18 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-def train(cfg: Config, max_minutes: float | None = None, fresh: bool = False) -> Path:
-    """Trains (or goes on training) what `cfg` says; returns the run's folder.
+def train(
+    cfg: Config, max_minutes: float | None = None, fresh: bool = False, group: Group | None = None
+) -> Path:
+    """Trains (or goes on training) what `cfg` says; returns the run's folder. `group`: one that is formed already.
 
     Ends at train.total_images, after `max_minutes`, or at SIGTERM or SIGINT; each saves first. `fresh` moves an earlier
     run of the same folder aside. The folder then holds config.yaml, log.jsonl, events/, sheets/, checkpoint.safetensors
     (inference), state.safetensors (resume) and, when complete, metrics.json.
     """
     deadline = None if max_minutes is None else time.monotonic() + 60 * max_minutes
-    with StopSignal() as stop, processes(prepare_device(cfg)) as group:
+    device = prepare_device(cfg)
+    with StopSignal() as stop, nullcontext(group) if group else processes(device) as group:
         _train(cfg, fresh, lambda: stop.asked or (deadline is not None and time.monotonic() >= deadline), group)
     return cfg.run_dir
 
@@ -68,7 +72,9 @@ def _train(cfg: Config, fresh: bool, stop: Callable[[], bool], group: Group) -> 
     place = f"{group.world} x {device.type}" if group.world > 1 else str(device)
     logger.info("%s: %d faces, %s, from %d images on, in %s", cfg.stage, len(data.files), place, images_seen, folder)
     try:
-        Loop(cfg, stage, ema, data, group, folder, log).run(images_seen, stop)
+        loop = Loop(cfg, stage, ema, data, group, folder, log)
+        loop.recovery.load(found[1].get("recovery") if found else None)
+        loop.run(images_seen, stop)
     finally:
         log.close()
 
@@ -122,13 +128,13 @@ class Loop:
     def __init__(
         self, cfg: Config, stage: Stage, ema: Ema, data: FaceSet, group: Group, folder: Path, log: RunLog | NoLog
     ) -> None:
-        self.cfg, self.stage, self.ema, self.data = cfg, stage, ema, data
+        self.cfg, self.stage, self.ema = cfg, stage, ema
         self.group, self.device, self.folder, self.log = group, group.device, folder, log
         self.sampler = group.together(lambda: build_sampler(cfg, data, group.world))
-        self.targets = all_targets(data, self.device)
+        self.targets = all_targets(stage.data, self.device)
         self.tally, self.recovery = Tally(group), Recovery(folder, stage, ema, group)
         self.since, self.since_images = time.monotonic(), 0
-        self.snapshots = Snapshots(folder, stage, ema, data)
+        self.snapshots = Snapshots(folder, stage, ema, data, self.recovery)
 
     def run(self, images_seen: int, stop: Callable[[], bool]) -> None:
         """From `images_seen` to the end, or until `stop()` on one of the processes.
@@ -147,10 +153,8 @@ class Loop:
             told = crossed(images_seen, size, cfg.run.log_every)
             if told:
                 self.log_losses(images_seen)
-            if crossed(images_seen, size, cfg.run.sheet_every):
-                self.alone(self.draw_sheet, images_seen)
-            if crossed(images_seen, size, cfg.run.validate_every):
-                self.alone(self.validate, images_seen)
+            if images_seen < cfg.train.total_images:  # the last ones are those of `finish`
+                self.look(images_seen)
             wanted = crossed(images_seen, size, cfg.run.snapshot_every)
             if wanted:
                 self.recovery.keep(images_seen)
@@ -181,12 +185,9 @@ class Loop:
 
         By position, not by process: whoever computes these images draws the same numbers for them.
         """
-        cfg, rows = self.cfg, self.sampler.batch(position)
-        seed_everything(cfg.train.seed, "step", position)
-        batch = make_batch(self.data, rows, self.targets, self.device, cfg.run.channels_last)
-        if cfg.data.flip:
-            batch = mirror(batch, (torch.rand(len(rows)) < 0.5).to(self.device))
-        return batch
+        rows = self.sampler.batch(position)
+        seed_everything(self.cfg.train.seed, "step", position)
+        return training_batch(self.stage, rows, self.targets)
 
     def warm_up(self, images_seen: int) -> None:
         length = self.cfg.train.warmup_images
@@ -203,6 +204,14 @@ class Loop:
         values["images_per_second"] = (images_seen - self.since_images) / seconds
         self.log.scalars(images_seen, values)
         self.since, self.since_images = time.monotonic(), images_seen
+
+    def look(self, images_seen: int) -> None:
+        """The sheet and the validation that the last step reached."""
+        size, run = self.cfg.train.batch_size, self.cfg.run
+        if crossed(images_seen, size, run.sheet_every):
+            self.alone(self.draw_sheet, images_seen)
+        if crossed(images_seen, size, run.validate_every):
+            self.alone(self.validate, images_seen)
 
     def draw_sheet(self, images_seen: int) -> None:
         with evaluating(self.stage, self.ema) as nets:

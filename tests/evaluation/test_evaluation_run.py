@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 
 from a3gan.errors import UserError
-from a3gan.evaluation import protocol, run
+from a3gan.evaluation import protocol, run, sets
 from a3gan.evaluation.pictures import Method, Originals, View, degraded
 
 CONFIG = """
@@ -191,9 +191,9 @@ def test_whole_people_are_taken_for_a_quick_look() -> None:
     from a3gan.data.synthetic import synthetic_faces
 
     faces = synthetic_faces(20, 16, 0, identities=5)
-    few = run._whole_people(faces, 9, seed=1)
+    few = sets.whole_people(faces, 9, seed=1)
     assert len(few) == 8 and few.identity.unique(return_counts=True)[1].tolist() == [4, 4]
-    assert run._whole_people(faces, 0, seed=1) is faces
+    assert sets.whole_people(faces, 0, seed=1) is faces
 
 
 @pytest.mark.parametrize(

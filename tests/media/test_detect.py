@@ -87,7 +87,7 @@ def test_bands_of_a_level_give_the_map_of_the_whole(detector, monkeypatch):
             for a, b in zip(whole, detector.net._maps(areas, size), strict=True):
                 assert a.shape == b.shape and torch.allclose(a, b, atol=1e-4)
             expected = torch.nn.functional.interpolate(pixels.permute(0, 3, 1, 2).float(), size=size, mode="area")
-            assert torch.allclose(areas.shrunk(size), expected, atol=1e-3)
+            assert torch.allclose(areas.shrunk(size)[:, :3], expected, atol=1e-3)
 
 
 def test_the_sensitive_sibling_finds_at_least_as_much(detector, rendered):

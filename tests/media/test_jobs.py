@@ -207,3 +207,5 @@ def test_cameras(tmp_path, monkeypatch):
 def test_a_camera_that_is_not_there(tmp_path, anonymizer):
     report = anonymize_all(["cam77"], tmp_path / "x.mp4", anonymizer=anonymizer)
     assert report.exit_status == 1 and "camera 77" in report.lines()[0] and not list(tmp_path.iterdir())
+    report = anonymize_all(["cam77"], tmp_path / "x.mp4", Settings(keep_ref="x"), anonymizer=anonymizer)
+    assert "cameras" in report.lines()[0]

@@ -241,5 +241,3 @@ def test_a_killed_run_leaves_nothing_under_the_final_name(tmp_path):
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert not out.exists()
-
-

@@ -21,6 +21,7 @@ from a3gan.training.attributes_stage import (
     sample_weights,
     warp,
 )
+from a3gan.training.batches import all_targets, training_batch
 from a3gan.training.stage import Batch
 
 NAN = float("nan")
@@ -107,22 +108,23 @@ def halves(count: int) -> FaceSet:
     return FaceSet(images, names, points, unknown, [], ["train"] * count, columns, torch.zeros(count), "face", 64)
 
 
-def build(faces: FaceSet, val: FaceSet | None, **train) -> tuple[AttributesStage, Batch]:
+def build(faces: FaceSet, val: FaceSet | None, **train) -> AttributesStage:
     model = {"attributes": {"backbone": "plain", "width": 8}}
     train = {"betas": [0.9, 0.99], "batch_size": 8, **train}
     cfg = Config.model_validate({"stage": "attributes", "model": model, "train": train})
     torch.manual_seed(0)
-    stage = AttributesStage(cfg, faces, val, torch.device("cpu"))
-    return stage, Batch(faces.fetch(range(8)), torch.arange(8), faces.landmarks[:8], faces.identity[:8])
+    return AttributesStage(cfg, faces, val, torch.device("cpu"))
+
+
+def drawn(stage: AttributesStage, seed: int) -> Batch:
+    torch.manual_seed(seed)
+    return training_batch(stage, torch.zeros(8, dtype=torch.long), all_targets(stage.data, "cpu"))
 
 
 def test_a_few_steps_lower_the_loss() -> None:
     faces = halves(16)
-    stage, batch = build(faces, faces, lr=3e-3, total_images=320)
-    losses = []
-    for i in range(40):
-        torch.manual_seed(i)
-        losses.append(float(stage.step(batch, 8 * i)["loss"]))
+    stage = build(faces, faces, lr=3e-3, total_images=320)
+    losses = [float(stage.step(drawn(stage, i), 8 * i)["loss"]) for i in range(40)]
     assert sum(losses[-8:]) < 0.8 * sum(losses[:8])
     nets = {name: net.eval() for name, net in stage.networks.items()}
     metrics = stage.validate(nets)
@@ -134,7 +136,16 @@ def test_a_few_steps_lower_the_loss() -> None:
 def test_a_step_depends_on_the_seed_alone() -> None:
     results = []
     for _ in range(2):
-        stage, batch = build(halves(8), None)
-        torch.manual_seed(5)
-        results.append(stage.step(batch, 0)["loss"])
+        stage = build(halves(8), None)
+        results.append(stage.step(drawn(stage, 5), 0)["loss"])
     assert results[0] == results[1]
+
+
+def test_the_stage_draws_its_rows_with_their_labels() -> None:
+    faces = halves(16)
+    stage = build(faces, None)
+    stage.weights = torch.zeros(16).index_fill(0, torch.tensor([3, 10]), 1.0)
+    batch = drawn(stage, 0)
+    assert set(batch.index.tolist()) == {3, 10}
+    assert torch.equal(batch.images, faces.fetch(batch.index))  # not mirrored: the augmentation does that
+    assert torch.equal(batch.targets["yawning"], (batch.index == 10).float())

@@ -14,8 +14,8 @@ from a3gan.scorers import identity as identity_module
 from a3gan.scorers.identity import load_recogniser
 from a3gan.scorers.small_identity import SmallIdentity
 from a3gan.training import identity_stage
+from a3gan.training.batches import training_batch
 from a3gan.training.identity_stage import CosFace, IdentityStage, classes_of, verification
-from a3gan.training.stage import Batch
 
 
 def people(count: int, pictures: int) -> FaceSet:
@@ -38,10 +38,11 @@ def config(**scorers) -> Config:
 
 
 def run(stage: IdentityStage, faces: FaceSet, steps: int) -> list[dict[str, float]]:
-    batch = Batch(faces.fetch(range(12)), torch.arange(12), faces.landmarks[:12], faces.identity[:12])
     logs = []
     for i in range(steps):
         torch.manual_seed(i)
+        batch = training_batch(stage, torch.zeros(12, dtype=torch.long), {})
+        assert len(batch.index.unique()) > 1  # drawn by the stage
         logs.append({name: float(value) for name, value in stage.step(batch, 12 * i).items()})
     return logs
 

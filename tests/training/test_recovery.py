@@ -150,3 +150,16 @@ def test_a_number_of_the_log_alone_harms_nothing(tmp_path: Path, caplog: pytest.
         run(tmp_path, {8: "only logged"}, 16)
     assert "never finite since the last log line, and in no loss: first/odd" in caplog.text
     assert list(logged(tmp_path, "first/odd")) == [4, 8, 16] and not list(tmp_path.glob("nonfinite*"))
+
+
+def test_a_resumed_run_counts_on(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """One before the snapshot, one after it: also with a new process between them it is the second."""
+    trouble = {12: "loss", 20: "loss"}
+    whole = run(tmp_path / "whole", trouble, 32)
+    run(tmp_path / "parts", trouble, 16)
+    caplog.clear()
+    for name, value in run(tmp_path / "parts", trouble, 32).items():
+        assert torch.equal(value, whole[name]), name
+    assert "again not finite at 20 images: first/copy; back to the weights at 16 images" in caplog.text
+    with pytest.raises(UserError, match="not finite at 40 images: .*weights at 16 images did not help"):
+        run(tmp_path / "parts", {40: "loss"}, 48)

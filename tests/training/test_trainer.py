@@ -136,6 +136,15 @@ def test_a_run_leaves_its_files(tmp_path: Path) -> None:
     assert (folder / "state.1.safetensors").is_file() and not list(folder.glob(".*tmp"))
 
 
+def test_the_last_validation_and_sheet_come_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = []
+    monkeypatch.setattr(ToyStage, "sheet", lambda self, nets: drawn.append(self.steps) or torch.zeros(3, 4, 4))
+    folder = train(config(tmp_path / "run", "run.validate_every=24", "run.sheet_every=12"))
+    lines = map(json.loads, (folder / "log.jsonl").read_text().splitlines())
+    assert [line["images"] for line in lines if line["kind"] == "val"] == [0, 24, 48]
+    assert drawn == [3, 6, 9, 12]  # in steps
+
+
 def test_time_limit_and_signal_save_and_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = train(config(tmp_path / "run"), max_minutes=0)
     assert checkpoint.load_meta(folder / "state.safetensors")["images_seen"] == 0

@@ -26,7 +26,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """All runs of two processes, made by one pair of them: most of the time is what they need to start."""
     folder = tmp_path_factory.mktemp("two")
     two_processes.scorers(folder)
-    runs = len(two_processes.STAGES) + len(two_processes.TROUBLES)
+    runs = len(two_processes.STAGES) + len(two_processes.TROUBLES) + 1  # and the sweep
     command = [sys.executable, two_processes.__file__, str(folder)]
     ports = ",".join(map(str, free_ports(runs)))
     paths = [str(Path(a3gan.__file__).resolve().parents[1]), os.environ.get("PYTHONPATH", "")]
@@ -134,11 +134,18 @@ def test_all_skip_what_is_not_finite_in_one(folder: Path) -> None:
     assert saved["images"].shape == (2, 3, 64, 64) and meta["terms"] == ["copy"]
 
 
+def test_a_sweep_notes_a_variant_that_fails_in_one(folder: Path) -> None:
+    assert told(folder, "sweep") == ["done failed done with a table", "done failed done"]
+    results = json.loads((folder / "sweep/results.json").read_text())
+    assert [result["images"] for result in results] == [16, 0, 16]
+    assert "not finite at 8 images: copy; going back" in results[1]["error"]
+
+
 def test_an_error_in_one_ends_both(folder: Path) -> None:
     first, second = told(folder, "crash")
     assert second == "RuntimeError: out of memory"
     assert first.startswith("UserError: process 0 of 2: another process has stopped")
-    assert told(folder, "validate") == ["ValueError: no such thing", "SystemExit: 1"]
+    assert told(folder, "validate") == ["ValueError: no such thing", "Elsewhere: 1"]
     first, second = told(folder, "batch")
     assert "train.batch_size: 6 does not divide by processes x train.accumulate = 2 x 2" in first
-    assert second == "SystemExit: 1"
+    assert second == "Elsewhere: 1"

@@ -9,17 +9,18 @@ import json
 import os
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from a3gan import checkpoint
-from a3gan.config import Config, load_config
+from a3gan import checkpoint, sweep
+from a3gan.config import Config, load_config, save_config
 from a3gan.data.archive import FaceSet
 from a3gan.data.synthetic import synthetic_faces
-from a3gan.training import stages, trainer
+from a3gan.training import trainer
 from a3gan.training.stage import Batch, Stage, Turn
 
 BASE = [
@@ -58,7 +59,7 @@ class Plain(Stage):
     def turns(self, batch: Batch, images_seen: int) -> Iterator[Turn]:
         x = F.avg_pool2d(batch.images, 2)
         loss = F.mse_loss(self.networks["net"](batch.images), x)
-        if self.happens("nan", images_seen):
+        if self.happens("nan", images_seen) or self.cfg.run.name == "broken":
             loss = loss * float("nan")
         if self.happens("crash", images_seen):
             raise RuntimeError("out of memory")
@@ -103,13 +104,14 @@ def config(folder: Path, stage: str, name: str, *overrides: str) -> Config:
     return load_config(None, [*words, *(scorers(folder) if stage == "a3gan" else []), *overrides])
 
 
-def run(cfg: Config, data: FaceSet, plain: bool = False) -> dict[str, Tensor]:
-    """Trains; returns this process's networks, averages and plain numbers at the end."""
+@contextmanager
+def patched(data: FaceSet, plain: bool) -> Iterator[list]:
+    """The trainer on these faces, with stage Plain where asked; gives the list of stage and averages that it builds."""
     kept: list = []
-    original, kind = trainer.build_stage, stages.STAGES[cfg.stage]
+    original = trainer.build_stage
 
     def build(*arguments: object) -> tuple:
-        kept.extend(original(*arguments))
+        kept[:] = original(*arguments)
         return tuple(kept)
 
     class Signal(trainer.StopSignal):
@@ -122,14 +124,32 @@ def run(cfg: Config, data: FaceSet, plain: bool = False) -> dict[str, Tensor]:
     if plain:
         trainer.stage_class = lambda name: Plain
     try:
-        trainer.train(cfg)
+        yield kept
     finally:
         trainer.build_stage, trainer.build_data, trainer.stage_class, trainer.StopSignal = before
-        stages.STAGES[cfg.stage] = kind
+
+
+def run(cfg: Config, data: FaceSet, plain: bool = False) -> dict[str, Tensor]:
+    """Trains; returns this process's networks, averages and plain numbers at the end."""
+    with patched(data, plain) as kept:
+        trainer.train(cfg)
     stage, ema = kept
     numbers = {f"plain.{k}": torch.tensor(float(v), dtype=torch.float64) for k, v in stage.plain_state().items()}
     averages = {f"ema.{name}": net for name, net in ema.nets.items()}
     return checkpoint.prefixed({**stage.networks, **averages}) | numbers
+
+
+def run_sweep(folder: Path, data: FaceSet) -> str:
+    """Three variants of stage Plain, of which the second is never finite on process 1; their ends in words."""
+    cfg = config(folder, "identity", "unused", "train.identities_per_batch=0", "train.total_images=16")
+    path = folder / f"sweep.{os.environ['RANK']}.yaml"
+    save_config(cfg, path.with_suffix(".training.yaml"))
+    variants = {"one": {}, "broken": {"run.name": "broken"}, "two": {"loss.keep": 2}}
+    values = {"config": str(path.with_suffix(".training.yaml")), "dir": str(folder / "sweep"), "variants": variants}
+    path.write_text(json.dumps(values), encoding="utf-8")  # JSON is YAML
+    with patched(data, True):
+        _, ended, text = sweep.run(path)
+    return " ".join(variant.status for variant in ended) + (" with a table" if text else "")
 
 
 TROUBLES = {
@@ -164,6 +184,8 @@ def main(folder: Path, rank: int, ports: list[str]) -> None:
         extra += ["train.identities_per_batch=0", f"train.total_images={16 if name == 'resumed' else 12}"]
         where = "fine-two" if name == "resumed" else f"{name}-two"
         one(name, number, config(folder, "identity", where, *extra), plain=True)
+    Plain.trouble, os.environ["MASTER_PORT"] = None, ports[-1]
+    told["sweep"] = run_sweep(folder, data)
     (folder / f"told.{rank}.json").write_text(json.dumps(told), encoding="utf-8")
 
 

@@ -11,7 +11,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from a3gan.evaluation.attackers import adaptive, background, budget, linkability, measures, parrot
+from a3gan.evaluation.attackers import (
+    adaptive,
+    background,
+    budget,
+    inversion,
+    keys,
+    linkability,
+    measures,
+    parrot,
+    soft,
+    suppressed,
+)
 from a3gan.evaluation.attackers.material import Applied, Field, Material
 from a3gan.evaluation.attackers.originals import judged_originals
 from a3gan.evaluation.figures import plain
@@ -27,9 +38,12 @@ log = logging.getLogger(__name__)
 RUN: dict[str, Callable[[Material], dict[str, Any]]] = {
     "parrot": parrot.attack,
     "adaptive": adaptive.attack,
+    "inversion": inversion.attack,
     "linkability": linkability.attack,
     "background": background.attack,
-}
+    "soft": soft.attack,
+    "keys": keys.attack,
+}  # and `suppressed`, which needs the method itself
 WEAK_BLUR_CELLS = 24  # a face's width over the standard deviation; recognisers hardly mind
 SANITY = ("identity", "weak_blur")
 SHARE = 0.8  # of what the recogniser reaches on originals (P0): so much an attacker must reach on the sanity rows
@@ -40,6 +54,11 @@ MUST: dict[str, tuple[str, tuple[str, ...]]] = {
     "linkability": ("d_sys", SANITY),
     # Not the person but the picture: its surroundings are the same before and after.
     "background": ("rank1_included", ("identity",)),
+    "inversion": ("rank1", SANITY),
+    "soft": ("gender_same", ("identity",)),
+    "suppressed": ("alpha0_rank1", ("a3gan",)),
+    # A method without a key has nothing to attack; with one, the right key must tell the same picture.
+    "keys": ("right_key_rank1_included", ("a3gan",)),
 }
 
 
@@ -47,7 +66,7 @@ def attack(
     cfg: EvalConfig,
     originals: Originals,
     methods: dict[str, FaceAnonymizer],
-    keys: dict[str, dict[str, Any]],
+    follows: dict[str, dict[str, Any]],
     judges: dict[str, feat.Embedding],
     attributes: feat.Attributes | None,
     device: torch.device,
@@ -55,8 +74,8 @@ def attack(
     """Figures {attacker: {method: {degradation: figures}}}, what the attackers had and whether they work, and a line
     for each that was turned off.
 
-    methods and keys: as the evaluation uses them, with what each follows from. The first judge is what every attacker
-    starts from: the strongest recogniser at hand, though its own figures then rest on it too.
+    methods and follows: as the evaluation uses them, and what each one's pictures follow from. Every attacker starts
+    from the first judge, the strongest recogniser at hand: nothing keeps an attacker from taking the same.
     """
     if not cfg.attackers:
         return {}, {}, ["attackers off: attackers=[]"]
@@ -70,14 +89,14 @@ def attack(
     wanted = [a for a in cfg.attackers if not _reason(a, field, methods)]
     figures: dict[str, Any] = {attacker: {} for attacker in wanted}
     sanity: dict[str, Any] = {attacker: {} for attacker in wanted}
-    for material in _materials(field, methods, keys):
+    for material in _materials(field, methods, follows):
         for attacker in wanted:
             row = _one(attacker, material, methods)
             if row is None:
                 continue
             if material.name in methods:
                 figures[attacker][material.name] = row
-            if material.name in SANITY:
+            if material.name in MUST[attacker][1]:
                 sanity[attacker][material.name] = row["none"]
         _remove_large(field)
     about = {"budget": budget.describe(cfg, others.faces, judged.faces, f"{name} ({judge.identity.partition(':')[0]})")}
@@ -90,20 +109,35 @@ def attack(
 
 def _reason(attacker: str, field: Field, methods: dict[str, FaceAnonymizer]) -> str:
     """Why an attacker cannot run here, or ''."""
-    if attacker not in RUN:
-        return f"attacker {attacker} off: not there"
+    if attacker == "soft" and field.attributes is None:
+        return "attacker soft off: no attribute judge (attributes_judge)"
+    if attacker == "keys" and not any("seed" in method.supports for method in methods.values()):
+        return "attacker keys off: no method with a seed"
+    if attacker == "suppressed" and not any(suppressed.reaches(method) for method in methods.values()):
+        return "attacker suppressed off: no method with suppressed features"
     return ""
 
 
 def _one(attacker: str, material: Material, methods: dict[str, FaceAnonymizer]) -> dict[str, Any] | None:
-    """One attacker on one method, from the cache where it is there."""
-    if material.name not in methods and material.name not in MUST.get(attacker, ("", ()))[1]:
+    """One attacker on one method, from the cache where it is there; None where there is nothing to attack."""
+    name, method = material.name, methods.get(material.name)
+    if method is None and name not in MUST[attacker][1]:
         return None
-    return material.cached(attacker, {}, lambda: RUN[attacker](material))
+    if attacker == "keys" and not material.keyed:
+        return None
+    uses: dict[str, Any] = {}
+    if attacker in ("soft", "inversion") and material.field.attributes is not None:
+        uses = {"attributes": material.field.attributes.fingerprint, "policy": material.field.cfg.policy}
+    if attacker == "suppressed":
+        if method is None or not suppressed.reaches(method):
+            return None
+        alpha = material.field.cfg.alpha
+        return material.cached(attacker, {"alpha": alpha}, lambda: suppressed.attack(material, method, alpha))
+    return material.cached(attacker, uses, lambda: RUN[attacker](material))
 
 
 def _materials(
-    field: Field, methods: dict[str, FaceAnonymizer], keys: dict[str, dict[str, Any]]
+    field: Field, methods: dict[str, FaceAnonymizer], follows: dict[str, dict[str, Any]]
 ) -> list[Material]:
     """The methods, and the sanity rows that are not among them."""
     from a3gan.anonymizers.methods import create
@@ -113,13 +147,13 @@ def _materials(
     result = []
     for name, anonymizer in methods.items():
         # The seed is part of every picture's own key; the policy and the weights are in the method's.
-        key, keyed = {k: v for k, v in keys[name].items() if k != "seed"}, "seed" in anonymizer.supports
-        result.append(Material(field, name, _applied(anonymizer, cfg), key, keyed, degradations))
+        key, keyed = {k: v for k, v in follows[name].items() if k != "seed"}, "seed" in anonymizer.supports
+        result.append(Material(field, name, _applied(anonymizer, cfg), key, keyed, degradations=degradations))
     if "identity" not in methods:
-        result.append(Material(field, "identity", _untouched, {"method": "identity"}, False, ("none",)))
+        result.append(Material(field, "identity", _untouched, {"method": "identity"}, False, degradations=("none",)))
     weak = create("blur", size=faces.size, frame=faces.frame, device=field.device, cells=WEAK_BLUR_CELLS)
     key = {"method": "weak_blur", "cells": WEAK_BLUR_CELLS}
-    result.append(Material(field, "weak_blur", _applied(weak, cfg), key, False, ("none",)))
+    result.append(Material(field, "weak_blur", _applied(weak, cfg), key, False, degradations=("none",)))
     return result
 
 
@@ -145,8 +179,8 @@ def _verdicts(field: Field, sanity: dict[str, Any]) -> dict[str, Any]:
     p0 = plain(measures.recognition(gallery, gallery, field.person, field.cfg.far, *field.draw))
     works: dict[str, Any] = {}
     for attacker, rows in sanity.items():
-        figure, where = MUST.get(attacker, ("", ()))
-        needed = SHARE * (p0["rank1"]["value"] if figure.startswith("rank1") else 1.0)
+        figure, where = MUST[attacker]
+        needed = SHARE * (p0["rank1"]["value"] if figure.endswith("rank1") else 1.0)
         values = {name: _value(rows[name][figure]) for name in where if name in rows}
         fine = all(value >= needed for value in values.values()) if values else None
         works[attacker] = {"figure": figure, "needed": round(needed, 6), **values, "works": fine}
@@ -161,5 +195,5 @@ def _remove_large(field: Field) -> None:
     """Removes the maps and pixels of a method that is done; the figures made from them are kept."""
     folder = field.folder / "features"
     for path in folder.glob("*.npz") if folder.is_dir() else ():
-        if re.match(r"(seen|pixels)-", path.name):
+        if re.match(r"(seen|pixels|levels)-", path.name):
             path.unlink(missing_ok=True)

@@ -15,8 +15,8 @@ from a3gan.evaluation.figures import plain
 
 
 def attack(material: Material) -> dict[str, Any]:
-    """Figures by degradation: rank1, tar ... by the surroundings after learning from other people's, rank1_off_the_shelf
-    without; `face_*`: off the shelf, by the oval alone."""
+    """Figures by degradation: rank1, tar ... by the surroundings after learning from other people's,
+    rank1_off_the_shelf without; `face_*`: off the shelf, by the oval alone."""
     f, result = material.field, {}
     attacker = adaptive.learn(material, "_background")
     gallery = judged_originals(f)

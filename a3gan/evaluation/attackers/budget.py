@@ -81,7 +81,7 @@ def attack_faces(cfg: EvalConfig, judged: FaceSet) -> Originals:
 
 
 def judged_faces(cfg: EvalConfig, originals: Originals) -> Originals:
-    """The judged people that an attack can be right or wrong about: two or more pictures, at most `judged_per_person`."""
+    """The judged people with two or more pictures, at most `judged_per_person` each: whom an attack can be right about."""
     faces = pick(originals.faces, cfg.attack.judged_images, cfg.attack.judged_per_person, cfg.seed)
     return Originals(faces, Photos(cfg.data.photos, faces) if originals.photos is not None else None)
 

@@ -121,7 +121,6 @@ class Material:
     applied: Applied | None  # None: the originals themselves (`identity`)
     key: dict[str, Any]
     keyed: bool  # whether it has a seed
-    synthesises: bool = False
     degradations: tuple[str, ...] = ORDER
     _made: dict[str, Any] = field(default_factory=dict)
 

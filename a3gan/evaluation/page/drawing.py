@@ -158,7 +158,7 @@ def plane(points: Sequence[tuple[Style, Spot, Spot]], titles: tuple[str, str], c
     for style, across, up in points:
         parts.append(marker(style, x(across.value), y(up.value)))
         parts.append(_free_label(style, x(across.value), y(up.value), x, y, taken))
-    return _svg(412, 336, f"{titles[1]} against {titles[0]}", parts)
+    return _svg(424, 336, f"{titles[1]} against {titles[0]}", parts)
 
 
 def _whiskers(style: Style, x: Axis, y: Axis, across: Spot, up: Spot) -> list[Html]:
@@ -198,7 +198,7 @@ def roc(curves: Sequence[tuple[Style, Sequence[float], Sequence[float]]], far: f
         parts.append(tag("polyline", points=line, class_=style.css, stroke="currentColor", stroke_width=2, fill="none"))
         for k in range(len(false) // 8, len(false), len(false) // 4):
             parts.append(marker(style, x(false[k]), y(true[k]), 3.4))
-    return _svg(412, 336, f"ROC curves, {title}", parts)
+    return _svg(424, 336, f"ROC curves, {title}", parts)
 
 
 def _points(points: Sequence[tuple[float, float]]) -> str:

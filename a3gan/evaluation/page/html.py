@@ -12,7 +12,7 @@ class Html(str):
     """Markup that is ready to be written; any other string is escaped when it is put into a tag."""
 
 
-def tag(name: str, *children: Any, **attributes: Any) -> Html:
+def tag(name: str, /, *children: Any, **attributes: Any) -> Html:
     """One element. Attribute names: a trailing `_` is dropped, other `_` become `-`; None leaves one out.
 
     Children: Html as it is, None nothing, lists flattened, everything else escaped text.

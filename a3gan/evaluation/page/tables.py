@@ -11,7 +11,8 @@ from a3gan.evaluation.page.drawing import Style
 from a3gan.evaluation.page.html import Html, tag
 
 Table = dict[tuple[str, str, str], Figure]  # (name, method, degradation)
-SHORT = {"jpeg75": "JPEG", "half": "half"}
+SHORT = {"jpeg75": "J", "half": "½"}
+FLOORS = {"_chance": "guessing", "_floor": "shuffled names"}  # figures that stand beside another one
 ARROWS = {"lower": "↓ lower is better", "higher": "↑ higher is better"}
 
 
@@ -62,7 +63,8 @@ def figures(
     """A table of named figures in titled parts; a figure that no method has is left out."""
     body = []
     for title, some in parts:
-        lines = [line for name in some if (line := _line(name, table, methods)) is not None]
+        shown = [name for name in some if not is_floor(name, table)]
+        lines = [line for name in shown if (line := _line(name, table, methods)) is not None]
         if lines:
             body.append(tag("tr", tag("th", title, colspan=len(methods) + 1, scope="rowgroup"), class_="part"))
             body += lines
@@ -81,8 +83,27 @@ def _line(name: str, table: Table, methods: Sequence[str]) -> Html | None:
     title: list[Any] = [meaning.title]
     if meaning.better:
         title.append(tag("small", ARROWS[meaning.better], class_="better"))
+    if beside := floors(name, table, methods):
+        title.append(tag("small", beside))
     cells = [cell(row.get(method), table, meaning, method == winner) for method in methods]
     return tag("tr", tag("th", title, scope="row"), cells)
+
+
+def floors(name: str, table: Table, methods: Sequence[str]) -> str:
+    """What guessing and shuffled names give for a figure: `guessing 0.37 %, shuffled names 0.40 %`."""
+    parts = []
+    for ending, text in FLOORS.items():
+        row = by_method(table, name + ending, methods)
+        seen = [figure.value for figure in row.values() if figure.value is not None]
+        if seen:
+            parts.append(f"{text} {words.number(max(seen), 'share')}")
+    return ", ".join(parts)
+
+
+def is_floor(name: str, table: Table) -> bool:
+    """Whether a figure only stands beside another one."""
+    known = {n for n, _, _ in table}
+    return any(name.endswith(ending) and name.removesuffix(ending) in known for ending in FLOORS)
 
 
 def plain(rows: Sequence[Sequence[Any]], titles: Sequence[str], caption: str = "") -> Html:

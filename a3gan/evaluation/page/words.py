@@ -22,7 +22,12 @@ class Meaning:
 
 def meaning(figure: Figure | str) -> Meaning:
     """From the catalogue; a figure that it does not know gets its name as title."""
-    from a3gan.evaluation import catalogue
+    try:
+        from a3gan.evaluation import catalogue
+    except ImportError:
+        from types import SimpleNamespace
+
+        catalogue = SimpleNamespace(FIGURES={})
 
     name = figure if isinstance(figure, str) else figure.name
     leaf = name.rsplit(".", 1)[-1]
@@ -38,7 +43,7 @@ def number(value: float | None, unit: str = "") -> str:
     if value is None:
         return "–"
     if unit == "share":
-        return f"{100 * value:.{_digits(value)}f} %"
+        return f"{100 * value:.{_digits(value)}f} %" if value not in (0, 1) else f"{100 * value:.0f} %"
     text = f"{value:.0f}" if float(value).is_integer() and abs(value) >= 10 else f"{value:.3g}"
     return f"{text} {unit}".rstrip()
 

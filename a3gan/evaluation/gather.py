@@ -1,0 +1,84 @@
+"""Features of originals and of every method, for any set of pictures: what the tasks share, each made once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from a3gan.evaluation import features as feat
+from a3gan.evaluation.pictures import Method, Originals
+
+if TYPE_CHECKING:
+    from a3gan.anonymizers.base import FaceAnonymizer
+    from a3gan.data.attributes import Policy
+    from a3gan.evaluation.protocol import EvalConfig
+
+ORIGINAL = "original"  # the row that no method touched
+Table = dict[tuple[str, str], feat.Features]  # (degradation, scorer) -> features
+
+
+@dataclass
+class Gather:
+    """The methods of an evaluation with their settings, and where features are kept."""
+
+    cfg: EvalConfig
+    methods: dict[str, FaceAnonymizer]
+    device: torch.device
+
+    def policy(self, name: str) -> Policy | None:
+        """What the method is asked for; None for one that follows no policy."""
+        from a3gan.data.attributes import Policy
+
+        return Policy.parse(self.cfg.policy) if "policy" in self.methods[name].supports else None
+
+    def alpha(self, name: str) -> float:
+        return self.cfg.alpha if "alpha" in self.methods[name].supports else 1.0
+
+    def key(self, name: str, policy: Policy | None) -> dict[str, Any]:
+        """What a method's pictures follow from, but for the pictures that it is given."""
+        from a3gan import checkpoint
+
+        method = self.methods[name]
+        key: dict[str, Any] = {"method": name, "size": method.size, "frame": method.frame}
+        if "seed" in method.supports:
+            key["seed"] = self.cfg.seed
+        if hasattr(method, "path"):
+            key["weights_sha256"] = checkpoint.sha256(method.path)
+        return key | ({"policy": str(policy), "alpha": self.alpha(name)} if policy is not None else {})
+
+    def method(self, name: str, originals: Originals, policy: Policy | None) -> Method:
+        """The method with a seed for each picture, by its name."""
+        from a3gan.anonymizers.base import face_seed
+
+        files = originals.faces.columns.get("source", originals.faces.files)
+        seeds = [face_seed(self.cfg.seed, file) for file in files]
+        return Method(self.methods[name], policy, self.alpha(name), seeds)
+
+    def tables(
+        self, originals: Originals, scorers: Mapping[str, Any], degradations: Sequence[str] | None = None,
+        names: Sequence[str] | None = None, label: str = "", policy: Policy | None = None,
+    ) -> dict[str, Table]:  # fmt: skip
+        """By method: features of `original` and of the methods (or of `names` among these), from the cache where they
+        are there. policy: in place of the run's."""
+        degradations = list(degradations or self.cfg.degradations)
+        names = [ORIGINAL, *self.methods] if names is None else list(names)
+        digest, result = originals.digest(), {}
+        for name in names:
+            if name == ORIGINAL:
+                source, key = feat.original_source(originals), {"method": ORIGINAL}
+            else:
+                wanted = policy if policy is not None else self.policy(name)
+                method, key = self.method(name, originals, wanted), self.key(name, wanted)
+
+                def source(rows: list[int], method: Method = method) -> Any:
+                    return method.apply(originals, rows)
+
+            title = f"{name}: {label}" if label else name
+            result[name] = feat.collect(
+                source, len(originals.faces), dict(scorers), degradations, {"data": digest, **key},
+                self.cfg.run_dir / "cache", self.cfg.run.batch, title,
+            )  # fmt: skip
+        return result

@@ -1,0 +1,100 @@
+"""The protocol in words, and where the numbers come from."""
+
+from __future__ import annotations
+
+import shlex
+from typing import Any
+
+from a3gan.evaluation.page import tables, words
+from a3gan.evaluation.page.html import Html, tag
+
+Results = dict[str, Any]
+
+ATTACKERS = {
+    "parrot": "P5: a recogniser trained on anonymised, named pictures of other people; it then compares anonymised "
+    "with anonymised pictures",
+    "adaptive": "P6: the same, trained on pairs of original and result; it compares originals with results",
+    "inversion": "P7: a network that learned to undo the method; an ordinary recogniser then looks at what it restored",
+    "linkability": "P8: are two results of one person recognisable as one, with the same key and with different ones",
+    "background": "P9: only what lies around the face, or around its mask, is compared",
+    "soft": "P10: gender, age and the like, read from the result",
+    "keys": "P11: does a wrong or a nearly right key bring the original back",
+    "suppressed": "a head trained on the features that the method calls free of identity",
+}
+
+
+def protocol(results: Results) -> list[Html]:
+    """What was done, for a reader who knows no term of the field."""
+    cfg, data = results["config"], results["data"]
+    far = words.number(cfg["far"], "share")
+    items = [
+        f"The pictures: {data['pictures']} of {data['people']} people of the split {cfg['data']['split']}, whom no "
+        f"training saw; {data['people_with_two']} people have two or more, which makes {data['genuine_pairs']} pairs of "
+        f"one person. Judged: {data['judged']}.",
+        "Every method works on the same faces, placed by the same five points. Each of its pictures is judged as it is, "
+        "after JPEG compression at quality 75 and at half size. Pictures are kept without loss in between. The run stops "
+        "if a method returns a picture unchanged (identity excepted).",
+        "The judges are recognisers that took no part in training; one that did, or one of its family, is refused. They "
+        "see every face cut out where it was in the original, also where no detector finds it any more.",
+        f"Verification: an original and a result of another picture of the same person match when their similarity is "
+        f"above a threshold. It is fixed on pairs of originals of two people so that {far} of those match. "
+        "It is not fixed on results, which would hide how well a method really does.",
+        "Search: a result looks for its person among all originals, its own original left out (in a second figure: "
+        "left in). Beside each share stands what guessing gives, and what shuffled names give.",
+        "A face that no detector finds counts as hidden in one figure and is judged all the same in another; for use it "
+        "counts as lost. Both are shown.",
+        f"Intervals of 95 %: {cfg['bootstrap']} bootstrap draws of people, not of pictures, since two pictures of one "
+        "person are no independent evidence. Where nothing was seen, the upper bound for one trial a person is given "
+        "(Clopper and Pearson, 1934); it is about 3 / n.",
+        f"The original row is the sanity check: a judge that does not recognise originals proves nothing. Policy: "
+        f"{cfg['policy'] or 'preset expression'}, alpha {cfg['alpha']:g}, seed {cfg['seed']}.",
+    ]
+    parts = [tag("ul", [tag("li", item) for item in items])]
+    attackers = [name for name in results.get("attackers") or {} if name in ATTACKERS]
+    if attackers:
+        lines = [tag("li", tag("b", name), ": ", ATTACKERS[name], ".") for name in attackers]
+        parts += [tag("h3", "The attackers"), tag("ul", lines)]
+    parts.append(
+        tag("p", "A small share proves that these recognisers and attackers, with this budget, found little on these "
+            "people. It is no guarantee: people who know the person, clothes, place and voice are not in it.")
+    )  # fmt: skip
+    return parts
+
+
+def budget(results: Results) -> Html:
+    """What the attackers were given."""
+    attack = results["config"].get("attack") or {}
+    given = ", ".join(f"{key.replace('_', ' ')} {words.as_json(value)}" for key, value in attack.items())
+    text = (
+        "Each learned from the method's output on other people than the judged ones, with the same budget for every "
+        "method. On identity it must succeed: that row shows that the attacker works."
+    )
+    return tag("p", text + (f" Budget: {given}." if given else ""), class_="note")
+
+
+def origin(results: Results) -> list[Html]:
+    """Command, versions, hashes and settings."""
+    rows: list[tuple[Any, Any]] = [("data", tag("code", results["data"]["digest"]))]
+    for name, key in results["methods"].items():
+        if sha := key.get("weights_sha256"):
+            rows.append((f"weights of {name}", tag("code", sha)))
+    rows += [(f"judge {name}", tag("code", print_)) for name, print_ in results["judges"].items()]
+    if results.get("attributes_judge"):
+        rows.append(("attribute judge", tag("code", results["attributes_judge"])))
+    rows += [(name.replace("_", " "), tag("code", words.as_json(v))) for name, v in (results.get("hashes") or {}).items()]
+    versions = {"a3gan": results["version"], **(results.get("versions") or {})}
+    rows.append(("versions", ", ".join(f"{name} {v}" for name, v in versions.items())))
+    cfg = results["config"]
+    settings = "\n".join(f"{name}: {words.as_json(value)}" for name, value in cfg.items())
+    return [
+        tag("pre", command(results)),
+        tables.plain(rows, ("what", "its hash or version")),
+        tag("details", tag("summary", "All settings"), tag("pre", settings)),
+        tag("footer", "The same data, weights and settings give the same numbers on one machine; results.json beside this "
+            "page holds all of them."),
+    ]  # fmt: skip
+
+
+def command(results: Results) -> str:
+    """What repeats this evaluation, in a shell."""
+    return shlex.join(results["command"]) if results.get("command") else "a3gan evaluate CONFIG"

@@ -1,0 +1,129 @@
+"""The first screen: who can still be recognised, by whom, how certainly; what is still usable; what it costs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from a3gan.evaluation.listing import Figure
+from a3gan.evaluation.page import words
+from a3gan.evaluation.page.drawing import Style
+from a3gan.evaluation.page.html import Html, tag
+from a3gan.evaluation.page.tables import Table
+
+Results = dict[str, Any]
+SEARCH = ("rank1", "rank1_included", "rank1_reverse")  # all mean: the first name given is right
+
+
+def cards(results: Results, table: Table, method: str) -> Html:
+    """Three cards about one method."""
+    parts = [
+        ("Who can still be recognised, by whom", _recognised(results, table, method)),
+        ("What is still usable", _usable(table, method)),
+        ("What it costs", _costs(results, table, method)),
+    ]
+    made = [tag("div", tag("h3", title), lines, class_="card") for title, lines in parts]
+    return tag("div", made, class_="summary")
+
+
+def _recognised(results: Results, table: Table, method: str) -> list[Html]:
+    lines = []
+    far = words.number(results["config"]["far"], "share")
+    for judge in results["judges"]:
+        if (tar := table.get((f"verification.{judge}.tar", method, "none"))) is None:
+            continue
+        before = table.get((f"verification.{judge}.tar", "original", "none"))
+        lines.append(tag("p", tag("span", words.value(tar), class_="big"), _certain(tar), class_="first"))
+        text = f"of the pairs of one person are still matched by recogniser {judge}, which learned nothing about this method"
+        if before is not None:
+            text += f"; between originals it matches {words.number(before.value, 'share')}"
+        lines.append(tag("p", f"{text}, with {far} of the pairs of two people mistaken for one."))
+        rank, chance = (table.get((f"identification.{judge}.{k}", method, "none")) for k in ("rank1", "rank1_chance"))
+        if rank is not None and rank.value is not None:
+            text = f"Searched among all originals, its own photo left out, the first name is right in {words.sentence(rank)}"
+            lines.append(tag("p", text + (f"; guessing gives {words.number(chance.value, 'share')}." if chance else ".")))
+    if found := strongest(table, method):
+        chance = table.get((f"{found.section}.{found.leaf}_chance", method, "none"))
+        text = [
+            "The strongest attacker who learned from this method's output on other people, ",
+            tag("b", attacker_title(found)), f", names the right person in {words.sentence(found)}",
+            f"; guessing gives {words.number(chance.value, 'share')}." if chance else ".",
+        ]  # fmt: skip
+        lines.append(tag("p", text))
+    elif not results.get("attackers"):
+        lines.append(tag("p", "No attacker was trained against it: a determined one may do better than this."))
+    return lines or [tag("p", "No judge was given.")]
+
+
+def _certain(figure: Figure) -> Html | None:
+    if figure.low is None or figure.high is None or figure.value is None:
+        return None
+    if figure.value == 0:
+        return tag("small", f"at most {words.number(figure.high, 'share')}, with 95 % confidence")
+    low, high = words.number(figure.low, "share"), words.number(figure.high, "share")
+    return tag("small", f"between {low} and {high}, with 95 % confidence ({figure.people} people)")
+
+
+def strongest(table: Table, method: str) -> Figure | None:
+    """The trained attacker's search that is right most often on pictures as they are."""
+    found = [
+        f for (name, m, d), f in table.items()
+        if m == method and d == "none" and name.startswith("attackers.") and f.leaf in SEARCH and f.value is not None
+    ]  # fmt: skip
+    return max(found, key=lambda f: f.value, default=None)
+
+
+def attacker_title(figure: Figure) -> str:
+    """`parrot`, or `linkability, same key` for a figure deeper down."""
+    return ", ".join(part.replace("_", " ") for part in figure.section.split(".")[1:])
+
+
+def _usable(table: Table, method: str) -> list[Html]:
+    lines = []
+    found = table.get(("detection.picture.found", method, "none"))
+    if found is not None:
+        lines.append(tag("p", tag("span", words.value(found), class_="big"), _certain(found), class_="first"))
+        lines.append(tag("p", "of the faces are still found by a face detector where they were."))
+    for name, text in (
+        ("expression.agreement_found", "Smiling or neutral is read as on the original, a face not found counting as lost: {}."),
+        ("tasks.fatigue.stills.yawning_agreement", "Yawning is read as on the original: {}."),
+        ("tasks.fatigue.stills.eyes_closed_agreement", "Closed eyes are read as on the original: {}."),
+    ):  # fmt: skip
+        figure = table.get((name, method, "none"))
+        if figure is not None and figure.value is not None:
+            lines.append(tag("p", text.format(words.sentence(figure))))
+    return lines or [tag("p", "Nothing was measured.")]
+
+
+def _costs(results: Results, table: Table, method: str) -> list[Html]:
+    lines = []
+    shown = [f for (name, m, d), f in table.items() if m == method and d == "none" and name.startswith("tasks.speed")]
+    for figure in shown[:4]:
+        meaning = words.meaning(figure)
+        lines.append(tag("p", f"{meaning.title}: {words.number(figure.value, meaning.unit)}"))
+    lost = [row["mosaicked"] for row in results["rows"] if row["method"] == method and row["degradation"] == "none"]
+    if lost and lost[0] is not None:
+        count = results["data"]["pictures"]
+        lines.append(tag("p", f"{lost[0]} of {count} faces could not be replaced and were mosaicked."))
+    return lines
+
+
+def comparison(results: Results, table: Table, methods: Sequence[str], look: dict[str, Style]) -> Html:
+    """Four figures a method, for those who read nothing else."""
+    judge = next(iter(results["judges"]), None)
+    columns = [
+        ("pairs still matched", f"verification.{judge}.tar"),
+        ("found by search", f"identification.{judge}.rank1"),
+        ("strongest attacker", ""),
+        ("face still found", "detection.picture.found"),
+        ("smile kept", "expression.agreement_found"),
+    ]
+    rows = {m: [table.get((n, m, "none")) if n else strongest(table, m) for _, n in columns] for m in methods}
+    used = [i for i in range(len(columns)) if any(row[i] is not None for row in rows.values())]
+    body = []
+    for method, row in rows.items():
+        cells = [tag("td", words.number(row[i].value, "share") if row[i] is not None else "–") for i in used]
+        dot = tag("span", "", class_=f"swatch {look[method].css}", style="background:currentColor")
+        body.append(tag("tr", tag("th", dot, method, scope="row"), cells))
+    top = tag("thead", tag("tr", tag("th", "", scope="col"), [tag("th", columns[i][0], scope="col") for i in used]))
+    return tag("div", tag("table", top, tag("tbody", body), class_="short"), class_="scroll")
