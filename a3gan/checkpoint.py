@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import re
+import stat
 import subprocess
 from functools import cache
 from pathlib import Path
@@ -71,10 +72,13 @@ def _write(tensors: dict[str, Tensor], path: Path, text: str) -> None:
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
+    path.touch()
+    mode = stat.S_IMODE(path.stat().st_mode)  # what the user's umask gives any file; the library's are private
     try:
         save_file(tensors, str(path), metadata={_KEY: text})
     except SafetensorError as error:  # how the library reports a failed write
         raise OSError(str(error)) from error
+    path.chmod(mode)
     with open(path, "rb+") as file:
         os.fsync(file.fileno())
 

@@ -220,6 +220,8 @@ def _explain(problem: dict[str, Any], origins: dict[str, str], source: str, sche
     if kind == "extra_forbidden":
         where = _origin(dotted, origins, source)
         return f"{where}: unknown key {dotted}; the nearest valid key is {nearest_key(dotted, schema)}"
+    if kind == "missing":
+        return f"{_origin(dotted, origins, source)}: the key {dotted} is missing"
     if kind == "value_error" and "=" in message:  # a check over a whole section names its key itself
         name = f"{dotted}.{message.split('=', 1)[0]}"
         inside = [file for key, file in origins.items() if key.startswith(dotted + ".")]

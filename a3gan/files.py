@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -42,3 +43,44 @@ def sweep(folder: Path) -> list[Path]:
         with suppress(OSError):
             path.unlink()
     return left
+
+
+_LEFT = re.compile(r"^\.(?P<name>.+?)\.(?P<pid>\d+)(\.\d+)?\.tmp$")
+
+
+def sweep_dead(paths: Iterable[Path]) -> list[Path]:
+    """Removes and returns the temporary files of these outputs whose writers were killed.
+
+    Only files that bear an output's name and the number of a process that does not run here any more; so writers of
+    other outputs in the same folder, on this machine or another one, are left in peace.
+    """
+    names: dict[Path, set[str]] = {}
+    for path in paths:
+        names.setdefault(path.parent, set()).update((path.name, path.stem[:40]))
+    left = []
+    for folder, known in names.items():
+        if not folder.is_dir():
+            continue
+        for path in folder.glob(".*.tmp"):
+            match = _LEFT.match(path.name)
+            if match and match["name"] in known and not _runs(int(match["pid"])):
+                with suppress(OSError):
+                    path.unlink()
+                    left.append(path)
+    return left
+
+
+def _runs(pid: int) -> bool:
+    """Whether a process of that number runs. On Windows always False: there, an open file cannot be removed anyway,
+    and asking as on other systems would end the process."""
+    if pid == os.getpid():
+        return True
+    if os.name == "nt":
+        return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):  # somebody else's
+        return True
+    return True

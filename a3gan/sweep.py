@@ -69,6 +69,8 @@ def load(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -> tuple
     Raises:
         UserError: a file, key or value that is wrong (the variant is named), or variants of unequal budget.
     """
+    if not is_sweep(path):
+        raise UserError(f"{path}: names no variants, so it is no sweep's (configs/ablation.yaml is); `a3gan train` it")
     own = set(all_keys(SweepConfig))
     mine = [o for o in overrides if o.partition("=")[0].strip() in own]
     theirs = [o for o in overrides if o not in mine]

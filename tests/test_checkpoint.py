@@ -29,6 +29,12 @@ def test_round_trip_keeps_tensors_and_values(tmp_path: Path) -> None:
     assert meta["format"] == checkpoint.FORMAT and meta["revision"]
 
 
+def test_who_may_read_other_files_may_read_checkpoints(tmp_path: Path) -> None:
+    (tmp_path / "other").write_text("")
+    path = checkpoint.save(tmp_path / "x.safetensors", {"a": torch.ones(1)}, {})
+    assert path.stat().st_mode == (tmp_path / "other").stat().st_mode
+
+
 def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = checkpoint.save(tmp_path / "x.safetensors", {"a": torch.ones(1)}, {"n": 1})
     monkeypatch.setattr(checkpoint.os, "replace", lambda *_: (_ for _ in ()).throw(OSError("disk full")))

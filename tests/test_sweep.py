@@ -117,6 +117,15 @@ def test_what_is_refused(tmp_path: Path, variants: dict, keys: dict, overrides: 
     assert words in str(caught.value)
 
 
+def test_a_file_that_is_no_whole_sweep(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="a3gan/quick: names no variants.*a3gan train"):
+        sweep.load("a3gan/quick")
+    path = tmp_path / "mine.yaml"
+    path.write_text("variants: {a: {}}", encoding="utf-8")
+    with pytest.raises(UserError, match=r"^\S*mine.yaml: the key config is missing$"):
+        sweep.load(path)
+
+
 def test_the_order_of_what_sets_a_key(tmp_path: Path) -> None:
     path = write(tmp_path, {"a": {}, "b": {"loss.keep": 3}}, set={"loss.keep": 1, "loss.code": 7})
     _, variants = sweep.load(path, ["loss.keep=2", f"dir={tmp_path.as_posix()}/there"])

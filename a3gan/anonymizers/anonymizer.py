@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -65,8 +66,8 @@ class Anonymizer:
         seed: int | str = 0, alpha: float = 1.0, thresh: float = 0.0, mask_scale: float = 1.0, boxes: bool = False,
         fallback: Redaction = STRONG, batch_size: int | None = None,
     ):  # fmt: skip
-        if not 0.5 < mask_scale <= 3:
-            raise UserError(f"mask_scale {mask_scale}: must be above 0.5 and at most 3; 1 = the method's own size")
+        if not 0.5 <= mask_scale <= 3:
+            raise UserError(f"mask_scale {mask_scale}: must be from 0.5 to 3; 1 = the method's own size")
         if not 0 <= thresh < 1:
             raise UserError(f"thresh {thresh}: must be from 0 to below 1")
         if batch_size is not None and batch_size < 1:
@@ -74,6 +75,7 @@ class Anonymizer:
         self.method, self._detector = method, detector
         self.policy, self.seed, self.alpha, self.thresh = as_policy(policy), seed, alpha, thresh
         self.mask_scale, self.boxes, self.fallback, self.batch_size = mask_scale, boxes, fallback, batch_size
+        self._said: set[type] = set()  # faults that have been logged
 
     @classmethod
     def from_pretrained(
@@ -84,7 +86,7 @@ class Anonymizer:
         device: None or 'auto' = cuda where there is one. Raises UserError if nothing of that name exists.
         """
         name = str(name_or_path)
-        if name in METHODS and name != "a3gan" and name not in checkpoint.shipped() and not Path(name).exists():
+        if name in METHODS and name != "a3gan" and name not in checkpoint.shipped() and not Path(name).is_file():
             return cls(create(name, device=device), **options)
         weights = DEFAULT_WEIGHTS if name == "a3gan" else name_or_path
         return cls(create("a3gan", weights=weights, device=device), **options)
@@ -223,8 +225,8 @@ class Anonymizer:
         for start in range(0, len(before), step):
             parts.append(self._passes(before[start : start + step], records[start : start + step], policy, alpha))
         after = torch.cat(parts)
-        mask = face_mask(self.method.size, self.method.frame)
-        change = ((after - before).abs() * mask.to(after)).mean((1, 2, 3)) / mask.mean()
+        mask = _oval(self.method.size, self.method.frame).to(after)
+        change = ((after - before).abs() * mask).mean((1, 2, 3)) / mask.mean()
         fine, change = self._acceptable(before, after), change.tolist()
         # alpha = 0 asks for the reconstruction; then the old face is what should come back.
         must_change = self.method.synthesises and alpha > 0
@@ -303,7 +305,10 @@ class Anonymizer:
                 if self.method.device.type == "cuda":
                     torch.cuda.empty_cache()
             else:
-                log.warning("a pass over %d faces failed (%s); trying its halves", len(records), error)
+                # Once for each kind of fault, not for every half of every batch; the records name each face's.
+                level = logging.DEBUG if type(error) in self._said else logging.WARNING
+                self._said.add(type(error))
+                log.log(level, "a pass over %d faces failed (%s); trying its halves", len(records), error)
         parts = (slice(0, half), slice(half, None))
         return torch.cat([self._passes(before[part], records[part], policy, alpha) for part in parts])
 
@@ -311,6 +316,11 @@ class Anonymizer:
         step = self.batch_size or len(before)
         pairs = zip(before.split(step), after.split(step), strict=True)
         return [good for old, new in pairs for good in self.method.acceptable(old, new).tolist()]
+
+
+@lru_cache(maxsize=8)
+def _oval(size: int, frame: str) -> Tensor:
+    return face_mask(size, frame)
 
 
 def as_policy(policy: str | Policy | None) -> Policy | None:

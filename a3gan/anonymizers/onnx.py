@@ -45,21 +45,27 @@ class OnnxAnonymizer(FaceModel):
 
     def one_pass(self, x: Tensor, c: Tensor, z: Tensor, alpha: Tensor) -> Tensor:
         """The program itself."""
-        return self._run("anonymized", x, c, z, alpha)
+        return self._run(["anonymized"], x, c, z, alpha)[0]
+
+    def pass_and_points(self, x: Tensor, c: Tensor, z: Tensor, alpha: Tensor) -> tuple[Tensor, Tensor]:
+        """Both outputs of one run."""
+        image, points = self._run(["anonymized", "landmarks"], x, c, z, alpha)
+        return image, points
 
     def read(self, x: Tensor) -> Tensor:
         """Five points [n, 5, 2] of x [n, 3, S, S]: only the program's attribute network runs."""
         n = len(x)
-        return self._run("landmarks", x, x.new_zeros(n, len(SCHEMA)), x.new_zeros(n, self.z_dim), x.new_zeros(n))
+        unused = x.new_zeros(n, len(SCHEMA)), x.new_zeros(n, self.z_dim), x.new_zeros(n)
+        return self._run(["landmarks"], x, *unused)[0]
 
-    def _run(self, output: str, *inputs: Tensor) -> Tensor:
+    def _run(self, outputs: list[str], *inputs: Tensor) -> list[Tensor]:
         from onnxruntime import RunOptions
 
         options = RunOptions()
         options.only_execute_path_to_fetches = True
         options.log_severity_level = 3  # it warns of every output that was not asked for
         feed = {name: t.contiguous().numpy() for name, t in zip(INPUTS, inputs, strict=True)}
-        return torch.from_numpy(self.session.run([output], feed, options)[0])
+        return [torch.from_numpy(made) for made in self.session.run(outputs, feed, options)]
 
 
 INPUTS = ("faces", "policy", "z", "alpha")

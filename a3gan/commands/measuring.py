@@ -14,7 +14,7 @@ from a3gan.commands.common import debug_option
 @click.argument("overrides", nargs=-1, metavar="[key=value]...")
 @click.option("--method", help="Short for method=...: a3gan,blur,pixelate,solid,identity.")
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="A quick look: about N pictures of each set.")
-@click.option("--gate", type=click.Path(), metavar="FILE", help="YAML with limits: on figures; a broken one gives status 1.")
+@click.option("--gate", type=click.Path(), metavar="FILE", help="YAML with limits: on figures; status 1 if broken.")
 @click.option("--dry-run", is_flag=True, help="Check everything, say what would run and what is missing; stop.")
 @debug_option
 def evaluate(
@@ -32,8 +32,9 @@ def evaluate(
         return say_limits(limits.check_file(config, gate))
     if dry_run:
         from a3gan.evaluation import protocol
+        from a3gan.evaluation.dryrun import dry_run as look
 
-        click.echo(protocol.dry_run(protocol.load(config, overrides)))
+        click.echo(look(protocol.load(config, [*overrides, *limits.as_override(gate)])))
         return 0
     from a3gan.evaluation.run import evaluate as run
 

@@ -81,7 +81,7 @@ _ANONYMIZE_OPTIONS = (
                  type=click.FloatRange(0, 1, min_open=True, max_open=True),
                  help="Score from which a face is looked for and followed; lower finds more."),
     click.option("--mask-scale", type=click.FloatRange(0.5, 3), default=1.0, show_default=True,
-                 help="Size of blurs, mosaics and boxes against this tool's own (new faces keep theirs)."),
+                 help="Size of what is replaced against this tool's own: 1.3 = 30 %% more on each side."),
     click.option("-s", "--scale", callback=_size, metavar="WxH", help="Look for faces in frames of at most this size."),
     click.option("--stride", type=click.IntRange(min=1), help="Look for faces in every n-th frame only."),
     click.option("--boxes", is_flag=True, help="Redact whole boxes in place of ovals."),
@@ -89,7 +89,13 @@ _ANONYMIZE_OPTIONS = (
     click.option("--start-time", callback=_seconds, help="Begin a video here: seconds or h:m:s."),
     click.option("--end-time", callback=_seconds, help="End a video here."),
     click.option("--audio/--no-audio", default=True, help="Keep the sound (voices identify people). Default: keep."),
-    click.option("-k", "--keep-audio", is_flag=True, hidden=True),  # what other tools need to be told
+    # What deface is told, so that its command lines run: see `_foreign`.
+    click.option("-k", "--keep-audio", is_flag=True, hidden=True),
+    click.option("--draw-scores", is_flag=True, hidden=True),
+    click.option("--mosaicsize", type=int, hidden=True),
+    click.option("--backend", hidden=True),
+    click.option("--execution-provider", "--ep", hidden=True),
+    click.option("--ffmpeg-config", hidden=True),
     click.option("--metadata", type=click.Choice(["strip", "safe", "all"]), default="safe", show_default=True,
                  help="Of files: none, what is harmless, or all but thumbnails."),
     click.option("-m", "--keep-metadata", is_flag=True, help="Short for --metadata all."),
@@ -104,7 +110,7 @@ _ANONYMIZE_OPTIONS = (
     click.option("--overwrite", is_flag=True, help="Replace results that exist."),
     click.option("--strict", is_flag=True, help="Exit with status 3 if a face is in doubt or a file has none."),
     click.option("--contact-sheet", is_flag=True, help="A PNG per video, before and after: SHOWS ORIGINAL FACES."),
-    click.option("--preview", is_flag=True, help="Show results in a window while they are made."),
+    click.option("-p", "--preview", is_flag=True, help="Show results in a window while they are made."),
     click.option("-q", "--quiet", is_flag=True, help="No progress bar."),
     click.option("--json", "as_json", is_flag=True, help="Print the report as JSON."),
 )  # fmt: skip
@@ -146,9 +152,34 @@ def anonymize(inputs: tuple[str, ...], **options: Any) -> int:
     return report.exit_status
 
 
+FOREIGN = {
+    "draw_scores": "--draw-scores: nothing is drawn; the scores are in the account",
+    "mosaicsize": "--mosaicsize: ignored; a mosaic has 6 cells a face here, whatever its size in pixels",
+    "backend": "--backend: ignored; see --device",
+    "execution_provider": "--execution-provider: ignored; see --device",
+}
+
+
+def _foreign(options: dict[str, Any]) -> None:
+    """Options of deface that mean nothing here are said to, and its codec is taken."""
+    for name, text in FOREIGN.items():
+        if options[name]:
+            click.echo(text, err=True)
+    if options["ffmpeg_config"] is None:
+        return
+    try:
+        config = dict(json.loads(options["ffmpeg_config"]))
+    except (ValueError, TypeError) as error:
+        raise UserError(f"--ffmpeg-config {options['ffmpeg_config']}: is no JSON object; or use --codec") from error
+    options["codec"] = options["codec"] or config.pop("codec", None)
+    if rest := sorted(config.keys() - {"codec"}):
+        click.echo(f"--ffmpeg-config: {', '.join(rest)} ignored; see --codec, --crf, --preset", err=True)
+
+
 def _settings(options: dict[str, Any]) -> Settings:
     from a3gan.media.settings import Settings
 
+    _foreign(options)
     if options["keep_metadata"]:
         click.echo("--keep-metadata: place, serial numbers and names stay in the files; thumbnails do not", err=True)
     return Settings(

@@ -55,8 +55,8 @@ def train(file: str, overrides: tuple[str, ...], dry_run: bool, max_minutes: flo
 @click.option("--frame", type=click.Choice(["face", "ffhq"]), default="face", show_default=True,
               help="face: eyes a third of the width apart; ffhq: a quarter.")  # fmt: skip
 @click.option("--table", type=click.Path(), help="CSV with labels, splits and landmarks for a zip's or folder's files.")
-@click.option("--layout", type=click.Choice(["auto", "plain", "celeba", "ffhq"]), default="auto", show_default=True,
-              help="auto: CelebA and FFHQ are known by their folders and tables.")  # fmt: skip
+@click.option("--layout", type=click.Choice(["auto", "plain", "celeba", "ffhq", "folders"]), default="auto",
+              show_default=True, help="auto: CelebA, FFHQ and folders named train, happy, yawn are known.")  # fmt: skip
 @debug_option
 def prepare(source: str, output: str, size: int, frame: str, table: str | None, layout: str) -> None:
     """Align the faces of SOURCE (a folder, a zip, a CSV table, a copy of CelebA or FFHQ) into one archive."""

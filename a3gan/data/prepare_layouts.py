@@ -16,13 +16,14 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
+from a3gan.data import prepare_folders
 from a3gan.data.attributes import CELEBA_NAMES
 from a3gan.data.prepare_sources import FolderPictures, Source, ZipPictures
 from a3gan.errors import UserError
 
 log = logging.getLogger(__name__)
 
-LAYOUTS = ("auto", "plain", "celeba", "ffhq")
+LAYOUTS = ("auto", "plain", "celeba", "ffhq", "folders")
 _TABLES = {  # what -> file names without ending
     "attributes": "list_attr_celeba",
     "identity": "identity_CelebA",
@@ -39,7 +40,7 @@ _FFHQ_SIDE = 1024  # px that the aligned landmarks of the JSON mean
 
 
 def detect(src: Path) -> str:
-    """'celeba', 'ffhq' or 'plain', from the names of folders and tables; opens no picture."""
+    """'celeba', 'ffhq', 'folders' (names of folders are labels) or 'plain', from names alone; opens no picture."""
     names = _names_near(src)
     if _CELEBA_FOLDERS.fullmatch(src.stem) or any(_CELEBA_FOLDERS.fullmatch(PurePosixPath(n).stem) for n in names):
         return "celeba"
@@ -47,15 +48,23 @@ def detect(src: Path) -> str:
         return "celeba"
     if _FFHQ_JSON in names or {src.stem, *names} & set(_FFHQ_FOLDERS):
         return "ffhq"
-    return "plain"
+    if prepare_folders.raf_list(src):
+        return "folders"
+    if src.is_dir():
+        found = FolderPictures(src).names()
+    else:
+        found = list(ZipPictures(src).members) if zipfile.is_zipfile(src) else []
+    return "folders" if prepare_folders.means_something(found) else "plain"
 
 
 def list_layout(src: Path, layout: str) -> list[Source]:
-    """All pictures of a CelebA or FFHQ copy with what its tables say of each, in the order of the numbers.
+    """All pictures with what a data set's tables or folders say of each, in the order of their numbers or names.
 
     Raises:
         UserError: no pictures, or a table that cannot be read.
     """
+    if layout == "folders":
+        return prepare_folders.list_folders(src)
     pictures, base = _pictures(src, layout)
     names = pictures.names() if isinstance(pictures, FolderPictures) else sorted(pictures.members)
     names = [n for n in names if re.fullmatch(r"\d+", PurePosixPath(n).stem)]

@@ -28,10 +28,11 @@ if TYPE_CHECKING:
     from a3gan.media.track import Track
     from a3gan.scorers.attributes import AttributeNetwork
 
-VERSION = 1  # raise it when the readings of the same clip change
+VERSION = 2  # raise it when the readings of the same clip change
 SIDE, BATCH = 128, 64  # px of the frame `face`; faces a pass of the network
 LEAST = 2.0  # seconds that a track must last to be read
 LONGEST = 960  # px to which frames are shrunk for the detectors
+LEAST_EYES = 40.0  # px between the eyes, median over a track; of smaller moving faces the judge only guesses
 SURE = 0.9  # score from which MTCNN's find in the original is a reference box
 
 
@@ -92,9 +93,10 @@ def several(tracks: Sequence[Track], most: int) -> list[int]:
 
 
 def long_tracks(clip: Clip) -> list[Track]:
-    """Those that are read: sure, `LEAST` seconds long, with landmarks all the way."""
+    """Those that are read: sure, `LEAST` seconds long, with landmarks all the way, large enough (`LEAST_EYES`)."""
     long = [t for t in clip.tracks if t.sure and len(t.sightings) >= LEAST * clip.rate]
-    return [t for t in long if all(s.landmarks is not None for s in t.sightings.values())]
+    long = [t for t in long if all(s.landmarks is not None for s in t.sightings.values())]
+    return [t for t in long if np.median([s.eye_distance for s in t.sightings.values()]) >= LEAST_EYES]
 
 
 # --- anonymising ----------------------------------------------------------------------------------------------------

@@ -134,7 +134,7 @@ def perclos(eyes: np.ndarray, closed: float = CLOSED) -> float:
 
 
 def runs(flags: np.ndarray, shortest: int, bridge: int = 0) -> list[tuple[int, int]]:
-    """Stretches [start, end) of true flags [T] of at least `shortest` frames, breaks of up to `bridge` frames filled."""
+    """Stretches [start, end) of true flags [T] of at least `shortest` frames, breaks up to `bridge` filled."""
     edges = np.flatnonzero(np.diff(np.r_[0, np.asarray(flags, np.int8), 0]))
     joined: list[list[int]] = []
     for start, end in zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True):

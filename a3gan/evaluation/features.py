@@ -69,8 +69,10 @@ class Detection:
     `boxes` float32 [M, 4], `probability` [M], `number` int64 [B], how many of them belong to each picture.
     """
 
-    def __init__(self, detectors: dict[str, Any], crop: bool):
+    def __init__(self, detectors: dict[str, Any], crop: bool, degradations: tuple[str, ...] | None = None):
         self.detectors, self.crop = detectors, crop
+        if degradations is not None:
+            self.degradations = degradations
         some = detectors["none"]
         self.identity = f"{some.name}:{some.min_face}:{'crop' if crop else 'picture'}"
 
@@ -90,11 +92,11 @@ class Detection:
 def detector_scorers(load: Callable[[int], Any], min_face: int, second: bool = False) -> dict[str, Detection]:
     """The two detection scorers; at half size the smallest face is half as large too, but at least 12 px (MTCNN's).
 
-    second: `load` gives the second detector, which looks at the whole picture only.
+    second: `load` gives the second detector, which looks at the whole picture only, and not after JPEG: it is slow.
     """
     detectors = {"none": load(min_face), "half": load(max(12, min_face // 2))}
     if second:
-        return {"second": Detection(detectors, crop=False)}
+        return {"second": Detection(detectors, crop=False, degradations=("none", "half"))}
     return {"detector": Detection(detectors, crop=False), "detector_crop": Detection(detectors, crop=True)}
 
 

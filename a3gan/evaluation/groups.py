@@ -132,7 +132,8 @@ def _matches(
 
 
 def worst(cells: Mapping[str, Mapping[str, Interval | float | str]]) -> dict[str, dict[str, float | str]]:
-    """`worst` and `gap` of figures by group, genders against each other and terciles alike, all in one comparison."""
+    """`worst` and `gap` of figures by group, all groups in one comparison; of shares, only groups that rest on `LEAST`
+    people. Where all are equal none is the worst."""
     names: dict[str, float | str] = {}
     gaps: dict[str, float | str] = {}
     for figure, more_is_worse in WORSE_IF_MORE.items():
@@ -140,10 +141,13 @@ def worst(cells: Mapping[str, Mapping[str, Interval | float | str]]) -> dict[str
         values = {group: value for group, value in values.items() if not np.isnan(value)}
         if len(values) > 1:
             sign = 1 if more_is_worse else -1
-            names[figure] = max(values, key=lambda group: sign * values[group])
             gaps[figure] = float(max(values.values()) - min(values.values()))
+            if gaps[figure] > 0:
+                names[figure] = max(values, key=lambda group, of=values, sign=sign: sign * of[group])
     return {"worst": names, "gap": gaps}
 
 
 def _value(figure: Interval | float | str) -> float:
-    return figure.value if isinstance(figure, Interval) else float(figure)
+    if isinstance(figure, Interval):
+        return figure.value if figure.people >= LEAST else float("nan")
+    return float(figure)

@@ -52,7 +52,9 @@ def check(results: Mapping[str, Any], limits: Mapping[str, Limit]) -> list[Check
             if method not in methods:
                 raise UserError(f"limits: {name}: method {method} was not evaluated, only {', '.join(methods)}")
             some = [f for f in listed if f.name == name and f.method == method]
-            done.append(_worst(name, method, limit, [f for f in some if not limit.picture or f.degradation in limit.picture]))
+            done.append(
+                _worst(name, method, limit, [f for f in some if not limit.picture or f.degradation in limit.picture])
+            )
     return done
 
 
@@ -93,22 +95,28 @@ def _text(figure: Figure, limit: Limit, kept: bool) -> str:
         f"{word} {end:g}" for word, end in (("at least", limit.min), ("at most", limit.max)) if end is not None
     )
     compared = "" if not interval else "; the interval counts" if limit.interval else "; the value counts"
-    return f"{figure.method}: {figure.name}{where} is {figure.value:.4g}{interval}, {'' if kept else 'not '}{allowed}{compared}"
+    said = f"{figure.method}: {figure.name}{where} is {figure.value:.4g}{interval}"
+    return f"{said}, {'' if kept else 'not '}{allowed}{compared}"
 
 
 def _turned_off(name: str, results: Mapping[str, Any]) -> bool:
     """Whether the figure belongs to a task or attacker that this run left out: not measured rather than unknown."""
     parts = name.split(".")
-    return len(parts) > 2 and parts[0] in ("tasks", "attackers") and parts[1] not in (results.get(parts[0]) or {}) and (
-        known_part(parts[0], parts[1])
+    return (
+        len(parts) > 2
+        and parts[0] in ("tasks", "attackers")
+        and parts[1] not in (results.get(parts[0]) or {})
+        and (known_part(parts[0], parts[1]))
     )
 
 
 def known_part(top: str, part: str) -> bool:
     """Whether there is such a task or attacker at all."""
+    from typing import get_args
+
     from a3gan.evaluation import protocol
 
-    return part in getattr(protocol, top.upper(), ())
+    return part in get_args({"tasks": protocol.Task, "attackers": protocol.Attacker}[top])
 
 
 def nearest(name: str, names: Iterable[str]) -> str:

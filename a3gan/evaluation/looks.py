@@ -48,8 +48,8 @@ def gradients(faces: torch.Tensor) -> np.ndarray:
     """Histograms of oriented gradients (Dalal and Triggs, 2005) of faces [N, 3, S, S] in [-1, 1], at 64 px: float32
     [N, 576].
 
-    8 x 8 cells of 8 px, 9 directions, each cell normalised with the three neighbours to its right and below, as blocks
-    that do not overlap would, then square-rooted.
+    8 x 8 cells of 8 px, 9 directions; each cell is divided by the root of its energy and that of its three neighbours
+    to the right and below, then square-rooted.
     """
     import torch.nn.functional as F
 
@@ -84,7 +84,7 @@ class Against:
 
         self.network, self.lpips, self.device = network, lpips, device
         self.mask = face_mask(SIDE)
-        self.identity = f"against-1:{identity or (network.fingerprint if network is not None else '')}"
+        self.identity = f"against-2:{identity or (network.fingerprint if network is not None else '')}"
 
     @torch.inference_mode()
     def __call__(self, view: View, degradation: str) -> dict[str, np.ndarray]:
@@ -95,14 +95,12 @@ class Against:
         result = colour_distances(old, new, self.mask)
         if self.lpips is None and self.network is None:
             return result
+        old, new = old.to(self.device), new.to(self.device)
+        maps = [self.network.features(x) for x in (old, new)] if self.lpips is None else None
         for name, mask in (("face", self.mask), ("around", 1 - self.mask)):
-            share = float(mask.mean())
-            if self.lpips is not None:
-                distance = self.lpips(old.to(self.device), new.to(self.device), mask.to(self.device))
-            else:
-                maps = [self.network.features(x.to(self.device), size=None) for x in (old, new)]
-                distance = feature_distance(*maps, mask.to(self.device))
-            result[f"perceptual_{name}"] = distance.float().cpu().numpy() / share
+            weight = mask.to(self.device)
+            distance = self.lpips(old, new, weight) if maps is None else feature_distance(*maps, weight)
+            result[f"perceptual_{name}"] = distance.float().cpu().numpy() / float(mask.mean())
         return result
 
 

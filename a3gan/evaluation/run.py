@@ -11,9 +11,11 @@ import torch
 from a3gan import __version__
 from a3gan.errors import UserError
 from a3gan.evaluation import features as feat
-from a3gan.evaluation import protocol, report, speed, tasks
+from a3gan.evaluation import protocol, report, sources, speed, tasks
+from a3gan.evaluation.attackers.attack import attack
 from a3gan.evaluation.figures import measure
 from a3gan.evaluation.gather import Gather
+from a3gan.evaluation.page import faces as sheets
 from a3gan.evaluation.pictures import Originals
 from a3gan.evaluation.protocol import EvalConfig
 from a3gan.evaluation.sets import EvalSet, load_sets
@@ -31,7 +33,8 @@ def evaluate(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -> r
     from the cache. UserError: a bad config, missing files, a judge that was used in training, a method that leaves a
     picture unchanged.
     """
-    cfg = protocol.load(path, overrides)
+    asked = protocol.load(path, overrides)
+    cfg = sources.prepared(asked)
     if cfg.run.threads:
         torch.set_num_threads(cfg.run.threads)
     device = _device(cfg)
@@ -60,7 +63,9 @@ def evaluate(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -> r
         {
             "format": "a3gan-evaluation-1",
             "version": __version__,
-            "config": cfg.model_dump(mode="json", exclude={"run"}),
+            "versions": report.versions(),
+            "command": ["a3gan", "evaluate", str(path), *overrides],
+            "config": asked.model_dump(mode="json", exclude={"run"}),
             "data": _describe(originals, digests[sets[0].name]),
             "methods": {
                 name: {"data": digests[sets[0].name], **gather.key(name, gather.policy(name))} for name in cfg.method
@@ -74,9 +79,14 @@ def evaluate(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -> r
     results["thresholds"], results["rows"] = measured.thresholds, measured.rows
     results["tasks"] = tasks.plain(tasks.run(bench))
     results["about"], results["off"] = bench.about, bench.off
-    report.write(cfg.run_dir, results, measured.curves)
-    if "speed" in cfg.tasks:
-        speed.write(cfg.run_dir, speed.measure(gather.methods, device, cfg.seed))
+    follows = {name: gather.key(name, gather.policy(name)) for name in cfg.method}
+    results["attackers"], results["attack"], turned_off = attack(
+        cfg, originals, gather.methods, follows, judges, attributes, device
+    )
+    results["off"] += turned_off
+    shown = sheets.strips(cfg, originals, gather.methods)
+    fast = speed.keep(cfg.run_dir, gather.methods, follows, device, cfg.seed) if "speed" in cfg.tasks else None
+    report.write(cfg.run_dir, results, measured.curves, shown, cfg.limits, fast)
     return results
 
 

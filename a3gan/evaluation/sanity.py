@@ -11,7 +11,7 @@ from typing import Any
 
 from a3gan.evaluation.listing import figures
 
-# Known on the test people of LFW at a false match rate of 1e-3: MobileFaceNet b 98.9 %. Well below that a judge is too weak
+# Known on LFW's test people at a false match rate of 1e-3: MobileFaceNet b 98.9 %. Well below that a judge is too weak
 # to be believed, whoever it is.
 LEAST = {"tar": (0.9, "true matches among originals"), "rank1": (0.9, "right first names among originals")}
 LEAST_FOUND = 0.95
@@ -33,8 +33,8 @@ def warnings(results: Mapping[str, Any]) -> list[str]:
         before, after = (table.get((f"verification.{judge}.tar", m)) for m in ("original", "identity"))
         if before is not None and after is not None and abs(before - after) > SAME:
             lines.append(
-                f"judge {judge}: identity has {100 * after:.1f} % true matches, originals {100 * before:.1f} %: something "
-                "between picture and judge changes pictures"
+                f"judge {judge}: identity has {100 * after:.1f} % true matches, originals {100 * before:.1f} %: "
+                "something between picture and judge changes pictures"
             )
     found = table.get(("detection.picture.found", "original"))
     if found is not None and found < LEAST_FOUND:

@@ -90,8 +90,8 @@ def whole_people(faces: FaceSet, at_most: int, seed: int) -> FaceSet:
 def learning_set(cfg: EvalConfig) -> EvalSet | None:
     """Other people with expression labels, for heads that learn from originals or results; None where there are none.
 
-    About `heads.images` pictures of `heads.split` of the main archive, labelled neutral or happiness, whole people. UserError
-    where a person or a picture is also judged.
+    About `heads.images` pictures of `heads.split` of the main archive, labelled neutral or happiness, whole people.
+    UserError where that is the judged split.
     """
     from a3gan.data.archive import FaceSet
     from a3gan.evaluation.expression_heads import clear
@@ -100,7 +100,7 @@ def learning_set(cfg: EvalConfig) -> EvalSet | None:
     if data.path is None:
         from a3gan.data.synthetic import synthetic_faces
 
-        count = cfg.heads.images
+        count = min(cfg.heads.images, data.synthetic_count)
         one = _set("rendered", synthetic_faces(count, data.synthetic_size, RENDERED_OTHERS, identities=count), None)
     else:
         if cfg.heads.split == data.split:
@@ -109,7 +109,9 @@ def learning_set(cfg: EvalConfig) -> EvalSet | None:
             return None
         one = _set("learning", FaceSet.load(data.path, split=cfg.heads.split, storage="disk"), None)
     known = clear(one.labels["expression"])
-    faces = whole_people(one.originals.faces.subset(np.flatnonzero(known).tolist()), cfg.heads.images, cfg.seed)
+    # A quick look needs no good heads.
+    count = min(cfg.heads.images, 4 * data.max_images) if data.max_images else cfg.heads.images
+    faces = whole_people(one.originals.faces.subset(np.flatnonzero(known).tolist()), count, cfg.seed)
     chosen = _set(one.name, faces, data.photos)
     smile = chosen.labels["expression"] == 1
     return chosen if smile.any() and not smile.all() else None

@@ -22,8 +22,9 @@ class Job:
     """One input. kind: 'photo', 'video' or 'camera'; status: '' before, then 'done', 'no face', 'skipped' or 'failed'.
 
     account: where its account goes: a JSON file for a video, the folder's `JOURNAL` for a photo. error: why it failed.
-    fallback: faces that could not be done as asked, and were covered. doubtful: faces whose place is a guess. record:
-    what became of it, as the account tells.
+    fallback: faces that could not be done as asked, and were covered. kept: faces left as they are. doubtful: faces
+    whose place is a guess. damaged: frames that the decoder had to patch, where a face may look like none. notes:
+    tracks encoded anew or left out. record: what became of it, as the account tells.
     """
 
     source: Path
@@ -35,7 +36,10 @@ class Job:
     faces: int = 0
     fallback: int = 0
     doubtful: int = 0
+    kept: int = 0
     record: dict[str, Any] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    damaged: int = 0
 
     @property
     def sheet(self) -> Path:
@@ -60,7 +64,7 @@ class Report:
         """1: something failed; 3: nothing did, but under --strict a face is in doubt or a photo has none; else 0."""
         if self.having("failed"):
             return 1
-        doubt = any(job.doubtful for job in self.jobs) or self.having("no face")
+        doubt = any(job.doubtful or job.damaged for job in self.jobs) or self.having("no face")
         return 3 if self.strict and doubt else 0
 
     def lines(self) -> list[str]:
@@ -72,6 +76,7 @@ class Report:
             for job in self.having("done") if job.fallback
         ]  # fmt: skip
         lines += [f"{j.doubtful} faces in doubt, see {j.account.name}: {j.source}" for j in self.jobs if j.doubtful]
+        lines += [f"{j.damaged} damaged frames, patched by the decoder: {j.source}" for j in self.jobs if j.damaged]
         for job in self.jobs:
             totals = job.record.get("totals", {})
             if number := totals.get("still_recognised"):
@@ -80,7 +85,9 @@ class Report:
         own = [path for path, why in self.ignored if why == "own result"]
         others = len(self.ignored) - len(own)
         done, faces = self.having("done"), sum(job.faces for job in self.jobs)
-        parts = [f"{len(done)} anonymised ({faces} faces, {sum(job.fallback for job in self.jobs)} by fallback)"]
+        kept = sum(job.kept for job in self.jobs)
+        how = f"{sum(job.fallback for job in self.jobs)} by fallback" + (f", {kept} left as they are" if kept else "")
+        parts = [f"{len(done)} anonymised ({faces} faces, {how})"]
         for status, text in (("no face", "without a face"), ("skipped", "done before"), ("failed", "failed")):
             if number := len(self.having(status)):
                 parts.append(f"{number} {text}")
@@ -98,9 +105,11 @@ class Report:
             "files": [
                 {
                     "source": str(job.source), "output": str(job.output), "kind": job.kind, "status": job.status,
-                    "faces": job.faces, "fallback": job.fallback, "doubtful": job.doubtful,
+                    "faces": job.faces, "fallback": job.fallback, "kept": job.kept, "doubtful": job.doubtful,
                     **({"error": job.error} if job.error else {}),
-                    **({"account": str(job.account)} if job.kind != "photo" else {}),
+                    **({"notes": job.notes} if job.notes else {}),
+                    **({"damaged": job.damaged} if job.damaged else {}),
+                    **({"account": str(job.account)} if job.kind != "photo" and job.status != "failed" else {}),
                 }
                 for job in self.jobs
             ],

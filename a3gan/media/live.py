@@ -61,7 +61,7 @@ def find_ahead(
     from a3gan.media.track import TrackConfig, link
 
     stride = 1 if not settings.track else settings.stride or STRIDE
-    config = TrackConfig(stride=stride, max_gap=AHEAD)
+    config = TrackConfig.of(settings.thresh, stride, max_gap=AHEAD)
     held: deque[Frame] = deque()
     found: dict[int, Any] = {}
     numbers, shape = Numbers(), None
@@ -95,6 +95,7 @@ class LivePass(SecondPass):
     def __init__(self, anonymizer: Anonymizer, settings: Settings):
         super().__init__(anonymizer, [], {}, batch=None, alpha=settings.alpha)
         self.settings, self.pending, self.counts = settings, 4, Counter()
+        self.hold, self.redact_unsure = 0, False  # what is seen of a track grows from frame to frame
 
     def align(self, frames: Iterable[Frame]) -> Iterator[Work]:
         """As `SecondPass.align`; what is known of a frame is forgotten after it."""

@@ -34,8 +34,11 @@ class Found:
 class MtcnnRunner:
     """detect(uint8 [N, H, W, 3]) -> Found. Threads may share one.
 
-    min_face: smallest face looked for, in pixels; thresholds: of the three stages.
+    min_face: smallest face looked for, in pixels; thresholds: of the three stages; apart: overlap up to which proposals
+    of different levels of the pyramid are two.
     """
+
+    apart = 0.7
 
     def __init__(self, device: torch.device | str, min_face: int, thresholds: tuple[float, float, float]):
         from facenet_pytorch.models.mtcnn import ONet, PNet, RNet
@@ -45,10 +48,10 @@ class MtcnnRunner:
         channels_last = torch.channels_last
         self.second, self.third = (_folded(net()).to(self.device, memory_format=channels_last) for net in (RNet, ONet))
 
-    def sibling(self, min_face: int, thresholds: tuple[float, float, float]) -> MtcnnRunner:
+    def sibling(self, min_face: int, thresholds: tuple[float, float, float], apart: float) -> MtcnnRunner:
         """Another one with the same networks."""
         other = copy.copy(self)
-        other.min_face, other.thresholds = min_face, thresholds
+        other.min_face, other.thresholds, other.apart = min_face, thresholds, apart
         return other
 
     @torch.inference_mode()
@@ -76,7 +79,7 @@ class MtcnnRunner:
         if len(boxes) == 1:
             return boxes[0], index[0]
         boxes, index = torch.cat(boxes[1:]), torch.cat(index[1:])
-        keep = _nms(boxes[:, :4], boxes[:, 4], index, 0.7)
+        keep = _nms(boxes[:, :4], boxes[:, 4], index, self.apart)
         boxes, index = boxes[keep], index[keep]
         side = boxes[:, 2:4] - boxes[:, :2]
         moved = boxes[:, :4] + boxes[:, 5:9] * side.repeat(1, 2)
@@ -232,7 +235,8 @@ class Areas:
 
     def meets(self, boxes: Tensor) -> Tensor:
         """bool [n]: which of the boxes [n, 4+] have a part inside the pictures."""
-        return (self._cut(boxes)[1] > self._cut(boxes)[0]).all(1)
+        low, high = self._cut(boxes)
+        return (high > low).all(1)
 
     def _cut(self, boxes: Tensor) -> tuple[Tensor, Tensor]:
         _, height, width, _ = self.table.shape
@@ -251,8 +255,8 @@ class Areas:
         def at(y: Tensor, x: Tensor) -> Tensor:
             return _columns(flat, ((index[:, None, None] * height + y[:, :, None]) * width + x[:, None]).view(-1))
 
-        sums = (at(y1, x1) - at(y0, x1) - at(y1, x0) + at(y0, x0)).view(-1, size, size, 4)[..., :3].float()
-        crop = sums / ((y1 - y0)[:, :, None] * (x1 - x0)[:, None])[..., None]
+        sums = (at(y1, x1) - at(y0, x1) - at(y1, x0) + at(y0, x0)).view(-1, size, size, 4)[..., :3]
+        crop = sums / ((y1 - y0)[:, :, None] * (x1 - x0)[:, None]).float()[..., None]
         return crop.permute(0, 3, 1, 2)
 
 
@@ -273,8 +277,11 @@ def _windows(low: Tensor, high: Tensor, count: int) -> tuple[Tensor, Tensor]:
 
 def _passes(net: nn.Module, areas: Areas, boxes: Tensor, index: Tensor, size: int) -> list[Tensor]:
     step = PASS // size**2 if boxes.device.type == "cpu" else 1024
-    parts = (slice(i, i + step) for i in range(0, len(boxes), step))
-    return [torch.cat(v) for v in zip(*(net(areas.crops(boxes[p], index[p], size)) for p in parts), strict=True)]
+    results = []
+    for start in range(0, len(boxes), 4 * step):
+        crops = areas.crops(boxes[start : start + 4 * step], index[start : start + 4 * step], size)
+        results += [net(crops[i : i + step]) for i in range(0, len(crops), step)]
+    return [torch.cat(values) for values in zip(*results, strict=True)]
 
 
 def _nms(boxes: Tensor, score: Tensor, index: Tensor, limit: float) -> Tensor:

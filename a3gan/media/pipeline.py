@@ -11,7 +11,7 @@ import inspect
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -173,9 +173,7 @@ def _searched(reader: Any, detector: Any, settings: Settings, progress: Progress
     if settings.scale is not None:
         options["scale"] = settings.scale
     result = scan(reader, detector, **options)
-    config = TrackConfig(stride=result.stride)
-    if settings.thresh is not None:
-        config = replace(config, start=settings.thresh, keep_on=min(config.keep_on, settings.thresh))
+    config = TrackConfig.of(settings.thresh, result.stride)
     tracks = link(result.found, result.frames, result.cuts, config, result.size)
     if not settings.track:
         tracks = each_alone(tracks)

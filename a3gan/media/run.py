@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from a3gan.errors import UserError
+from a3gan.files import sweep_dead
 from a3gan.media import jobs as plan
 from a3gan.media.flow import stage_of
 from a3gan.media.images import PER_FILE, anonymize_photo, reason
@@ -49,6 +50,7 @@ def anonymize_all(
         raise UserError(f"{settings.detections}: detections are of one video; name that video as the only input")
     anonymizer = anonymizer or make_anonymizer(settings, device, batch)
     settings = replace(settings, method=anonymizer.method.name)
+    sweep_dead(path for job in found if job.output != Path() for path in (job.output, job.account, job.sheet))
     run = _Run(anonymizer, settings, batch, overwrite, contact_sheet, progress, show)
     for job in run.bar(found):
         run.one(job)
@@ -138,7 +140,11 @@ class _Run:
             )  # fmt: skip
         totals = report.totals
         job.record = report.account
+        video = report.account["video"]
+        job.notes = [*video["notes"], *(f"without {track}" for track in video["dropped_tracks"])]
+        job.damaged = video["damaged_frames"]
         job.faces, job.fallback, job.doubtful = totals["faces"], totals["fallback"], totals["doubtful"]
+        job.kept = totals["kept"]
         job.status = "done" if job.faces else "no face"
 
     def _camera(self, job: Job) -> None:
@@ -168,6 +174,7 @@ class _Run:
             metadata=settings.metadata, show=self.show,
         )  # fmt: skip
         job.status, job.faces, job.fallback = file.status, file.faces, file.mosaicked
+        job.kept = sum(record.status == "kept" for record in file.records)
         plan.note_photo(job, self.stamp, source)
 
 

@@ -24,8 +24,10 @@ CHUNK_BYTES = 200_000_000  # of the frames held at a time
 GRAY = 48  # px, longest side of the pictures that cuts are read from
 CUT, CUT_RATIO = 22.0, 3.0  # mean difference (of 255) of a cut, and against the frames before and after
 AROUND = 1.5  # face sides searched around a face on a second look
-LOOK = 48  # px: faces are scaled to this on a second look; the last network of MTCNN sees no more
+LARGE, COARSER = 1_000_000, 0.709  # pixels from which every second look is at a picture scaled by that
+LOOK = 40  # px: faces are scaled to this on a second look; the last network of MTCNN sees no more
 HINT = 0.3  # score from which a detection makes a second look worthwhile
+SURE = 0.9  # score of faces whose motion is believed
 
 
 class Detector(Protocol):
@@ -113,10 +115,10 @@ def _pixels(info: Any, frame: Any) -> int:
 
 
 class _Scanner:
-    """State between chunks: the frames whose second look is still to come, and the changes from frame to frame.
+    """State between chunks: frames at hand, and the changes from frame to frame.
 
     looks: all frames searched whole, in order; alone[k]: faces that only one of looks k and k + 1 has, with which of
-    the two; ready: the first pair of looks whose frames between still wait.
+    the two.
     """
 
     def __init__(self, detector: Detector, stride: int, scale: Any, thresh: float, result: Scan):
@@ -128,7 +130,6 @@ class _Scanner:
         self.changes: list[float] = []
         self.looks: list[int] = []
         self.alone: list[list[tuple[np.ndarray, int]]] = []
-        self.ready = 0
 
     def take(self, items: list[tuple[Any, np.ndarray]], last: bool) -> None:
         """Searches one chunk."""
@@ -146,13 +147,20 @@ class _Scanner:
         looks = [i for i in self._looks(base, last) if i > seen]
         self._whole(looks, base)
         self.looks += looks
-        for a, b in zip(self.looks[len(self.alone) : -1], self.looks[len(self.alone) + 1 :], strict=True):
-            self.alone.append([] if self._cut(b) else unmatched(self.result.found[a], self.result.found[b]))
-        # A pair waits for the next one, which may know more of a face that comes.
-        for k in range(self.ready, len(self.alone) - (not last)):
+        self._small(looks, base)
+        for k in range(len(self.alone), len(self.looks) - 1):
+            self.alone.append(self._unmatched(k))
             self._between(k, base)
-            self.ready = k + 1
-        self.held = self.held[self.looks[self.ready] - base :]
+        # A face that comes between the next two looks may have been there before: those frames stay at hand.
+        self.held = self.held[self.looks[max(0, len(self.looks) - 2)] - base :]
+
+    def _unmatched(self, k: int) -> list[tuple[np.ndarray, int]]:
+        a, b = self.looks[k : k + 2]
+        if self._cut(b):
+            return []
+        steady = k > 0 and not self._cut(a) and a - self.looks[k - 1] == b - a
+        before = self.result.found[self.looks[k - 1]] if steady else None
+        return unmatched(self.result.found[a], self.result.found[b], before)
 
     def _cut(self, i: int) -> bool:
         return self.changes[i] >= CUT
@@ -176,18 +184,42 @@ class _Scanner:
         return sorted(looks)
 
     def _whole(self, looks: list[int], base: int) -> None:
-        pictures = [self._picture(self.held[i - base]) for i in looks]
+        pictures = [self._picture(self.held[i - base], i) for i in looks]
         for i, picture, faces in zip(looks, pictures, self.detector.detect(pictures), strict=True):
             width, height = self._size(self.held[i - base])
             self.result.found[i] = self._strong(_scaled(faces, width / picture.shape[1], height / picture.shape[0]))
             self.result.whole.add(i)
 
-    def _picture(self, frame: Any) -> np.ndarray:
+    def _picture(self, frame: Any, i: int) -> np.ndarray:
+        longest, scale = max(self._size(frame)), self._scale(frame)
+        return frame.small(round(longest * scale * (COARSER if self._coarse(frame, i) else 1)))
+
+    def _scale(self, frame: Any) -> float:
+        """Of the pictures that are searched, to the frame's."""
         width, height = self._size(frame)
-        scale = max(width, height) if self.scale is None else self.scale
-        if isinstance(scale, tuple):
-            scale = round(max(width, height) * min(1.0, scale[0] / width, scale[1] / height))
-        return frame.small(min(scale, max(width, height)))
+        if self.scale is None:
+            return 1.0
+        if isinstance(self.scale, tuple):
+            return min(1.0, self.scale[0] / width, self.scale[1] / height)
+        return min(1.0, self.scale / max(width, height))
+
+    def _coarse(self, frame: Any, i: int) -> bool:
+        """Whether the smallest faces are not looked for: in every second look at a large picture."""
+        width, height = self._size(frame)
+        large = width * height * self._scale(frame) ** 2 >= LARGE
+        return large and self.stride > 1 and i // self.stride % 2 == 1 and i % self.stride == 0
+
+    def _small(self, looks: list[int], base: int) -> None:
+        """Where the smallest faces were not looked for: a second look at those of the looks before and after."""
+        for i in looks:
+            frame = self.held[i - base]
+            if not self._coarse(frame, i):
+                continue
+            most = 2 * getattr(self.detector, "min_face", 20) / self._scale(frame)
+            place = self.looks.index(i)
+            beside = self.looks[max(0, place - 1) : place] + self.looks[place + 1 : place + 2]
+            boxes = [box for k in beside for box in self.result.found[k].boxes.astype(np.float64) if sides(box) < most]
+            self._around(range(i, i + 1), boxes, base)
 
     def _size(self, frame: Any) -> tuple[int, int]:
         return self.result.size or frame.image.shape[1::-1]
@@ -199,28 +231,38 @@ class _Scanner:
     def _between(self, k: int, base: int) -> None:
         """Second look at the frames between looks k and k + 1, around faces that only one of the two has.
 
-        And around those that have gone just before or come just after: the search of single frames may have missed
-        them at first.
+        As far as they are seen there, they are followed on: back into the pair of looks before, where the search of
+        single frames may have missed them, and on into the next pair.
         """
-        a, b = self.looks[k], self.looks[k + 1]
-        near = [box for box, _ in self.alone[k]]
+        a, b = self.looks[k : k + 2]
+        boxes = [box for box, _ in self.alone[k]]
         if k > 0 and not self._cut(a):
-            near += [box for box, side in self.alone[k - 1] if side == 0]
-        if k + 1 < len(self.alone) and not self._cut(b):
-            near += [box for box, side in self.alone[k + 1] if side == 1]
-        frames = [self.held[i - base] for i in range(a + 1, b)]
-        if not near or not frames:
+            boxes += self._seen(k - 1, 0, range(a - 2, a))
+        self._around(range(a + 1, b), boxes, base)
+        if k > 0 and not self._cut(a):
+            self._around(range(self.looks[k - 1] + 1, a), self._seen(k, 1, range(a + 1, min(a + 3, b))), base)
+
+    def _seen(self, k: int, side: int, frames: Iterable[int]) -> list[np.ndarray]:
+        """Boxes that only one look of pair k has and that second looks met in one of the frames."""
+        met = [self.result.found[i].boxes for i in frames if i in self.result.found and i not in self.result.whole]
+        around = np.concatenate([np.zeros((0, 4)), *met])
+        return [box for box, which in self.alone[k] if which == side and _close(box, around)]
+
+    def _around(self, frames: range, boxes: list[np.ndarray], base: int) -> None:
+        """Looks around the boxes; what is found joins what is known of those frames."""
+        if not boxes or not frames:
             return
-        size = self._size(frames[0])
-        windows = [w for w in (window(box, size) for box in _apart(near)) if w is not None]
+        size = self._size(self.held[0])
+        windows = [w for w in (window(box, size) for box in _apart(boxes)) if w is not None]
         crops = []
-        for frame in frames:
-            image = frame.small(max(size))
+        for i in frames:
+            image = self.held[i - base].small(max(size))
             crops += [_crop(image, place, to) for place, to in windows]
         found = iter(self.near.detect(crops))
-        for i in range(a + 1, b):
+        for i in frames:
             parts = [_back(next(found), place, to, size) for place, to in windows]
-            self.result.found[i] = self._strong(_joined(parts))
+            known = [self.result.found[i]] if i in self.result.found else []
+            self.result.found[i] = self._strong(_joined(known + parts))
 
 
 def window(box: np.ndarray, size: tuple[int, int]) -> tuple[np.ndarray, tuple[int, int]] | None:
@@ -231,7 +273,9 @@ def window(box: np.ndarray, size: tuple[int, int]) -> tuple[np.ndarray, tuple[in
     extent = np.minimum(whole, size)
     low = np.clip(np.round((box[:2] + box[2:] - extent) / 2), 0, size - extent).astype(int)
     to = np.maximum(np.round((1 + 2 * AROUND) * LOOK * extent / whole), 1).astype(int)
-    return None if min(extent) < 12 or min(to) < LOOK // 2 else (np.concatenate((low, low + extent)), tuple(to.tolist()))
+    if min(extent) < 12 or min(to) < LOOK // 2:
+        return None
+    return np.concatenate((low, low + extent)), tuple(to.tolist())
 
 
 def _crop(image: np.ndarray, place: np.ndarray, to: tuple[int, int]) -> np.ndarray:
@@ -262,16 +306,43 @@ def is_cut(changes: Sequence[float], i: int) -> bool:
     return changes[i] >= CUT and changes[i] >= CUT_RATIO * max(around, default=0.0)
 
 
-def unmatched(a: Faces, b: Faces) -> list[tuple[np.ndarray, int]]:
-    """Boxes of faces that have no counterpart in the other frame, each with 0 (of `a`) or 1 (of `b`)."""
+def unmatched(a: Faces, b: Faces, before: Faces | None = None) -> list[tuple[np.ndarray, int]]:
+    """Boxes of faces that have no counterpart in the other frame, each with 0 (of `a`) or 1 (of `b`).
+
+    A counterpart overlaps, or lies where a steady motion leads that began in `before`, as long before `a` as `b` after.
+    """
     boxes = np.concatenate((a.boxes, b.boxes)).astype(np.float64)
     if not len(boxes):
         return []
     score = np.concatenate((a.probability, b.probability))
     frame = np.repeat((0, 1), (len(a), len(b)))
-    partner = (overlap(boxes, boxes) >= 0.3) & (frame[:, None] != frame[None])
+    near = overlap(boxes, boxes) >= 0.3
+    if before is not None and len(before) and len(a) and len(b):
+        led = _led(before, a, b)
+        near[: len(a), len(a) :] |= led
+        near[len(a) :, : len(a)] |= led.T
+    partner = near & (frame[:, None] != frame[None])
     rows = [i for i in np.argsort(-score, kind="stable") if score[i] >= HINT and not partner[i].any()]
     return [(boxes[i], int(frame[i])) for i in rows]
+
+
+def _led(before: Faces, a: Faces, b: Faces) -> np.ndarray:
+    """bool [n, m]: the motion from a sure face of `before` to one of `a` goes on to one of `b`."""
+    old, now, new = (faces.boxes.astype(np.float64) for faces in (before, a, b))
+    side = sides(now)
+    step = np.linalg.norm((now[None] - old[:, None]).reshape(len(old), len(now), 2, 2).mean(2), axis=2)
+    change = np.abs(np.log(side[None] / sides(old)[:, None]))
+    sure = (before.probability >= SURE)[:, None] & (a.probability >= SURE)[None]
+    moved = sure & (step <= 1.5 * side) & (change <= 0.25)
+    there = overlap((2 * now[None] - old[:, None]).reshape(-1, 4), new).reshape(len(old), len(now), len(new)) >= 0.5
+    return (moved[..., None] & there).any(0) & (b.probability >= SURE)[None]
+
+
+def _close(box: np.ndarray, others: np.ndarray) -> bool:
+    """Whether the centre of one of the others [n, 4] lies on the box or up to half a side beside it."""
+    centre = (others[:, :2] + others[:, 2:]) / 2
+    slack = sides(box) / 2
+    return bool(((centre >= box[:2] - slack) & (centre <= box[2:] + slack)).all(1).any())
 
 
 def _apart(boxes: list[np.ndarray]) -> list[np.ndarray]:

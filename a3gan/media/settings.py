@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import asdict, dataclass, fields
+from pathlib import Path
 from typing import Any
 
 from a3gan.errors import UserError
@@ -26,7 +27,7 @@ class Settings:
     thresh              score from which a face starts a track; None = the tracker's own
     scale               (width, height) at most, in pixels, in which faces are looked for; None = the scan's own
     stride              every how many frames faces are looked for; None = the scan's own
-    mask_scale          size of redactions (blur, mosaic, solid) against this tool's own; a3gan's faces keep theirs
+    mask_scale          size of what is replaced against this tool's own; new faces end where their frame does
     track               False: every frame by itself, no gaps filled
     boxes               redact whole boxes in place of ovals
     start, end          seconds of a video; None = from its start, to its end
@@ -100,8 +101,19 @@ class Settings:
     def stamp(self, *more: str) -> str:
         """Twelve hex digits that differ when any setting (or `more`, such as the hash of the weights) does.
 
+        The files that settings name count by what is in them: an edited file of detections is another one.
         Stamps stand in accounts, so the key goes in through scrypt: trying words against a stamp is slow.
         """
         key = "" if self.key is None else hashlib.scrypt(self.key.encode(), salt=b"a3gan", n=2**14, r=8, p=1).hex()
-        text = json.dumps([self.record(), key, *more], sort_keys=True)
+        files = [_fingerprint(name) for name in (self.detections, self.keep_ref, self.only_ref) if name is not None]
+        text = json.dumps([self.record(), key, *files, *more], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _fingerprint(name: str) -> list[Any]:
+    """Of a file its hash, of a folder names, sizes and times; empty for what is not there, which fails later."""
+    path = Path(name)
+    if path.is_file():
+        return [hashlib.sha256(path.read_bytes()).hexdigest()]
+    stats = [(p, p.stat()) for p in sorted(path.rglob("*")) if p.is_file()] if path.is_dir() else []
+    return [[p.relative_to(path).as_posix(), stat.st_size, stat.st_mtime_ns] for p, stat in stats]

@@ -7,6 +7,7 @@ length of the clip.
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 BATCH = {"cpu": 16, "cuda": 128}  # faces a pass by default
 PENDING = {"cpu": 24, "cuda": 192}  # frames that wait for a batch to fill, at most
 PENDING_BYTES = 256 * 2**20  # and the bytes of their pictures
+HOLD = 8  # frames: between two redactions of a track that are no further apart, new faces would only flash up
 Progress = Callable[[str, int, int | None], None]  # stage, frames done, frames of all
 
 
@@ -70,6 +72,7 @@ class SecondPass:
         self.anonymizer, self.policy, self.alpha, self.ledger = anonymizer, policy, alpha, ledger
         self._batch, self.pending = batch or BATCH.get(device, 16), PENDING.get(device, 24)
         self.seeds = seeds
+        self.hold, self.redact_unsure = HOLD, True
         self.colours: dict[int, Tensor] = {}  # of each track, so that they are steady
         self.by_frame: dict[int, list[tuple[Track, Sighting]]] = {}
         for track in tracks:
@@ -87,6 +90,8 @@ class SecondPass:
             work = Work(frame.index, frame.pts, np.require(frame.image, requirements=["C", "W"]))
             for track, sighting in self.by_frame.get(frame.index, ()):
                 work.faces.append(self._aligned(work.image, work.index, track, sighting))
+                if getattr(frame, "damaged", False):
+                    track.doubtful.add(frame.index)
             yield work
 
     def _aligned(self, image: np.ndarray, index: int, track: Track, sighting: Sighting) -> Face:
@@ -102,6 +107,9 @@ class SecondPass:
         elif self.anonymizer.method.redaction is None:
             if points is None:
                 fail(record, "no landmarks")
+            elif not track.sure and self.redact_unsure:
+                # Most are no faces at all: a mosaic there says less than a face on a wall, and hides as much.
+                fail(record, "seen too faintly or too briefly")
             elif not plausible(sighting.box, points):
                 fail(record, "its points do not fit its box")
             elif (found := self.anonymizer.align(image, record)) is not None:
@@ -131,6 +139,30 @@ class SecondPass:
                 self.ledger.synthesised(part)
             start += len(part)
         return works
+
+    def steady(self, works: Iterable[Work]) -> Iterator[Work]:
+        """Redacts new faces in short stretches between two redactions of their track, which would flicker.
+
+        `hold` frames late; big pictures are held less long.
+        """
+        held: deque[Work] = deque()
+        last: dict[int, int] = {}  # track -> frame of its last fallback
+        for work in works:
+            hold = min(self.hold, PENDING_BYTES // max(work.image.nbytes, 1))
+            for face in work.faces:
+                if face.record.status != "mosaicked":
+                    continue
+                number, since = face.track.number, last.get(face.track.number, -hold - 2)
+                last[number] = work.index
+                if 1 < work.index - since <= hold + 1:
+                    between = [f for w in held if w.index > since for f in w.faces if f.track.number == number]
+                    for other in between:
+                        if other.record.status == "synthesised":
+                            fail(other.record, "between faces that could not be replaced")
+            held.append(work)
+            while len(held) > hold:
+                yield held.popleft()
+        yield from held
 
     def compose(self, works: Iterable[Work]) -> Iterator[Work]:
         """Puts the new faces into their frames and redacts what could not be made."""
@@ -166,7 +198,7 @@ def run_second_pass(
     with Flow() as flow:
         decoded = flow.ahead("decode", reader)
         aligned = flow.ahead("align", stages.align(decoded))
-        made = flow.ahead("synthesise", stages.synthesise(aligned))
+        made = flow.ahead("synthesise", stages.steady(stages.synthesise(aligned)))
         for work in flow.ahead("compose", stages.compose(made)):
             began = time.perf_counter()
             write(work.image, work.pts)

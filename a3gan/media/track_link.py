@@ -148,21 +148,36 @@ def _motion(chain: Chain, last: int) -> np.ndarray:
 
 
 def _merge(chains: list[Chain], same: float) -> list[Chain]:
-    """Joins chains that lie on one face at the same time."""
+    """Joins chains that lie on one face at the same time. Only pairs that meet in time and place are compared."""
     chains = sorted(chains, key=lambda c: (min(c.seen), *c.seen[min(c.seen)][0]))
     changed = True
     while changed:
         changed = False
+        spans = [_span(c) for c in chains]
         for i, one in enumerate(chains):
-            for other in chains[i + 1 :]:
-                if _is_same(one, other, same):
-                    one.absorb(other)
-                    chains.remove(other)
+            if spans[i] is None:
+                continue
+            for j in range(i + 1, len(chains)):
+                if spans[j] is None:
+                    continue
+                if spans[j][0] > spans[i][1]:
+                    break  # by their starts: all others come later still
+                if _meet(spans[i], spans[j]) and _is_same(one, chains[j], same):
+                    one.absorb(chains[j])
+                    spans[i], spans[j] = _span(one), None
                     changed = True
-                    break
-            if changed:
-                break
+        chains = [c for c, span in zip(chains, spans, strict=True) if span is not None]
     return chains
+
+
+def _span(chain: Chain) -> tuple[float, ...]:
+    """First and last frame of its detections, and the box (x0, y0, x1, y1) around them."""
+    boxes = np.stack([box for box, _, _ in chain.seen.values()])
+    return min(chain.seen), max(chain.seen), *boxes[:, :2].min(0), *boxes[:, 2:].max(0)
+
+
+def _meet(a: tuple[float, ...], b: tuple[float, ...]) -> bool:
+    return a[1] >= b[0] and b[1] >= a[0] and all(a[k + 2] > b[k] and b[k + 2] > a[k] for k in (2, 3))
 
 
 def _is_same(one: Chain, other: Chain, same: float) -> bool:

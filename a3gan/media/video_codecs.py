@@ -43,7 +43,14 @@ SOUND_HELD = {
     "ogg": ("vorbis", "opus", "flac", "speex"),
     "mpegts": ("aac", "aac_latm", "mp1", "mp2", "mp3", "ac3", "eac3", "dts", "dca", "opus", "truehd"),
 }
-TEXT_HELD = {"mpeg": (), "vob": ("dvd_subtitle", "dvdsub"), "ogg": (), "mpegts": ("dvb_subtitle", "dvbsub"), "avi": ()}
+TEXT_HELD = {
+    "mpeg": (), "vob": ("dvd_subtitle", "dvdsub"), "ogg": (), "mpegts": ("dvb_subtitle", "dvbsub"), "avi": (),
+    "mp4": ("mov_text", "dvd_subtitle", "dvdsub"), "mov": ("mov_text",), "webm": ("webvtt",), "asf": (), "flv": (),
+}  # fmt: skip
+TEXTS = ("srt", "subrip", "ass", "ssa", "webvtt", "mov_text", "text")  # subtitles that are no pictures
+TEXT_AS = {
+    "mp4": "mov_text", "mov": "mov_text", "3gp": "mov_text", "3g2": "mov_text", "matroska": "srt", "webm": "webvtt",
+}  # fmt: skip
 CRF = {
     "libx264": 18, "libx264rgb": 18, "libx265": 20, "libvpx-vp9": 24, "libvpx": 10, "libsvtav1": 24, "libaom-av1": 24,
 }  # fmt: skip

@@ -10,7 +10,7 @@ from typing import Any
 
 from a3gan.errors import UserError
 from a3gan.media import video_info
-from a3gan.media.video_codecs import SOUND_HELD, TEXT_HELD
+from a3gan.media.video_codecs import SOUND_HELD, TEXT_AS, TEXT_HELD, TEXTS
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +32,8 @@ def tags_kept(tags: dict[str, str], metadata: str) -> dict[str, str]:
 class Tracks:
     """Sound and subtitle tracks of `source` on their way into an open output.
 
-    Streams are copied as they are. Sound that the container cannot hold is encoded anew.
+    Streams are copied as they are. Sound that the container cannot hold is encoded anew, and so are subtitles of text;
+    subtitles that are pictures are left out then: no file fails over them. Both are in `notes`.
 
     Args:
         out: open output container, its picture track added, nothing written yet.
@@ -40,7 +41,7 @@ class Tracks:
         start, end: seconds of the source, as for `VideoReader`; only packets between them are taken.
 
     Raises:
-        UserError: a track that neither fits nor can be encoded anew.
+        UserError: a sound track that neither fits nor can be encoded anew.
     """
 
     def __init__(
@@ -55,19 +56,21 @@ class Tracks:
         self.shift = Fraction(0)
         self.first: dict[int, Fraction] = {}  # track -> seconds of its first packet, as written
         self.notes: list[str] = []
+        self.dropped: list[str] = []  # tracks left out, in words
         self._made: dict[int, Any] = {}
         try:
             if audio:
                 for stream in self.container.streams.audio:
                     self._made[stream.index] = self._sound(stream, sound)
             for stream in self.container.streams.subtitles:
-                self._made[stream.index] = self._copy(stream)
+                if (made := self._text(stream)) is not None:
+                    self._made[stream.index] = made
             self._tags()
         except BaseException:
             self.container.close()
             raise
         self.audio = sum(s.index in self._made for s in self.container.streams.audio)
-        self.subtitles = len(self.container.streams.subtitles)
+        self.subtitles = sum(s.index in self._made for s in self.container.streams.subtitles)
         if start:
             self._seek(start)
         self._packets = self._demux()
@@ -100,11 +103,21 @@ class Tracks:
         except (AttributeError, TypeError, ValueError):  # read-only in older av
             pass
 
-    def _copy(self, stream: Any) -> Any:
-        made = self._template(stream) if stream.codec_context is not None else None
-        if made is None:
-            raise UserError(f"{self.source}: {_named(stream)} does not fit into {self.target.suffix}; write to .mkv")
-        return _Copier(made)
+    def _text(self, stream: Any) -> Any:
+        """How a subtitle track goes over; None where it cannot."""
+        known = stream.codec_context is not None
+        if (made := self._template(stream) if known else None) is not None:
+            return _Copier(made)
+        encoder = TEXT_AS.get(self.out.format.name)
+        if known and encoder is not None and stream.codec_context.name in TEXTS:
+            recoder = _TextRecoder.of(self.out, stream, encoder)
+            if recoder is not None:
+                self._track_tags(recoder.made, stream)
+                self.notes.append(f"{_named(stream)} was encoded anew as {encoder} for {self.target.suffix}")
+                return recoder
+        self.dropped.append(f"{_named(stream)}, which {self.target.suffix} cannot hold (.mkv can)")
+        log.warning("%s: without %s", self.target, self.dropped[-1])
+        return None
 
     def _sound(self, stream: Any, encoder: str) -> Any:
         if stream.codec_context is None:
@@ -247,3 +260,50 @@ class _Recoder:
             for packet in self.made.encode(part):
                 if not (_counts_only(out) and packet.pts is not None and packet.pts < 0):
                     out.mux(packet)
+
+
+# Without styles of its own; what encoders of subtitles want to know before the first one.
+_ASS = (
+    "[Script Info]\r\nScriptType: v4.00+\r\n\r\n[V4+ Styles]\r\nFormat: Name, Fontname, Fontsize, PrimaryColour, "
+    "SecondaryColour, OutlineColour, BackColour, Bold, Italic, Underline, StrikeOut, ScaleX, ScaleY, Spacing, Angle, "
+    "BorderStyle, Outline, Shadow, Alignment, MarginL, MarginR, MarginV, Encoding\r\nStyle: Default,Arial,16,&Hffffff,"
+    "&Hffffff,&H0,&H0,0,0,0,0,100,100,0,0,1,1,0,2,10,10,10,1\r\n\r\n[Events]\r\nFormat: Layer, Start, End, Style, "
+    "Name, MarginL, MarginR, MarginV, Effect, Text\r\n"
+)
+
+
+class _TextRecoder:
+    """Subtitles of text as another kind of them, at the same times."""
+
+    def __init__(self, made: Any, decoder: Any) -> None:
+        self.made, self.decoder = made, decoder
+
+    @classmethod
+    def of(cls, out: Any, stream: Any, encoder: str) -> _TextRecoder | None:
+        """None where this av cannot (before 17)."""
+        decoder = stream.codec_context
+        if not hasattr(decoder, "encode_subtitle") or not hasattr(decoder, "decode2"):
+            return None
+        made = out.add_stream(encoder)
+        made.codec_context.time_base = Fraction(1, 1000)
+        made.codec_context.subtitle_header = decoder.subtitle_header or _ASS.encode()
+        made.codec_context.open()
+        return cls(made, decoder)
+
+    def take(self, packet: Any, shift: Fraction, out: Any) -> None:
+        import av
+
+        try:
+            texts = self.decoder.decode2(packet)
+            new = self.made.codec_context.encode_subtitle(texts) if texts else None
+        except (av.error.FFmpegError, ValueError) as error:  # one line that nobody can read
+            log.debug("a subtitle is broken: %s", error)
+            return
+        if new is None or not packet.duration:  # the empty ones that mov_text puts between two
+            return
+        new.pts = new.dts = packet.pts - round(shift / packet.time_base)
+        new.time_base, new.duration, new.stream = packet.time_base, packet.duration, self.made
+        out.mux(new)
+
+    def finish(self, out: Any) -> None:
+        pass

@@ -98,6 +98,7 @@ class VideoWriter:
             self._stream = self._picture_track()
             if self.source is not None:
                 self._tracks = Tracks(self.source, self._out, self.path, self.encoding.sound, **self._options)
+                self.dropped = (*self.info.dropped, *self._tracks.dropped)
             self._open_encoder()
         except UserError:
             self.abort()

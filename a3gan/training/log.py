@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -40,6 +41,7 @@ class RunLog:
         except OSError as error:
             raise not_written(self.path, error) from error
         self.events = _event_writer(folder, start) if tensorboard else None
+        self.hook, threading.excepthook = threading.excepthook, self._thread_failed
         self.silent = not sys.stderr.isatty()
         self.bar = tqdm(total=total, initial=start, unit="img", dynamic_ncols=True, disable=self.silent)
         self.start, self.total, self.began, self.spoken = start, total, time.monotonic(), 0.0
@@ -69,6 +71,7 @@ class RunLog:
             self._line("")
         self.file.close()
         self._event(lambda events: events.close())
+        threading.excepthook = self.hook
 
     def _line(self, text: str) -> None:
         """Appends whole lines. Those that a full disk refuses wait for the next one."""
@@ -95,6 +98,11 @@ class RunLog:
         except OSError as error:
             self.events = None
             logger.warning("TensorBoard's events stop here (%s); log.jsonl has the same numbers", error)
+
+    def _thread_failed(self, args: Any) -> None:
+        """Instead of a traceback where TensorBoard's thread met the disk: the next event says it in a line."""
+        if not (isinstance(args.exc_value, OSError) and type(args.thread).__module__.startswith("tensorboard.")):
+            self.hook(args)
 
     def _left(self, images: int) -> str:
         done = images - self.start

@@ -71,8 +71,9 @@ class Recovery:
         else:
             error = UserError(
                 f"{self.folder}: not finite at {images_seen} images: {terms}; going back to the weights at "
-                f"{self.went_back} images did not help; the batch is in {where}; the last snapshot is sound: lower "
-                "train.lr or set train.grad_clip, or run.precision=float32"
+                f"{self.went_back} images did not help; the batch is in {where}; the last snapshot is sound: "
+                "the same command goes on from it with train.grad_clip=1 or run.precision=float32; with a lower "
+                "train.lr begin anew (--fresh)"
             )
             self.group.on_first(partial(_fail, error))
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 STATE, CHECKPOINT, BEST = "state.safetensors", "checkpoint.safetensors", "best.safetensors"
 # What may change between two sittings of one run.
-_FREE = ("run.", "train.total_images", "train.accumulate", "train.phases.", "data.storage")
+_FREE = ("run.", "train.total_images", "train.accumulate", "train.grad_clip", "train.phases.", "data.storage")
 
 
 def save_state(folder: Path, stage: Stage, ema: Ema, images_seen: int, **also: Any) -> None:

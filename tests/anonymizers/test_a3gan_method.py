@@ -86,3 +86,12 @@ def test_attribute_network_stored_as_trained(tmp_path, tiny_weights, faces):
     method = A3ganAnonymizer(checkpoint.save(tmp_path / "t.safetensors", tensors, meta), device="cpu")
     expected = attribute_logits(network.eval()(faces), faces)
     torch.testing.assert_close(method.logits(faces), expected, atol=1e-4, rtol=1e-4)
+
+
+def test_the_originals_are_read_once(method, faces, monkeypatch):
+    read = []
+    monkeypatch.setattr(type(method), "read", lambda self, x: read.append(len(x)) or self.attributes(x)["landmarks"])
+    after = method.anonymize(faces)
+    plain = method.acceptable(faces, after)
+    assert sum(read) == len(faces)  # of the result only
+    assert torch.equal(plain, method.acceptable(faces, after)) and sum(read) == 3 * len(faces)

@@ -349,3 +349,16 @@ def test_points_of_the_fake_detector_are_the_frame():
     matrix = torch.tensor([[[scale, 0, (0.5 - x) * scale - 0.5], [0, scale, (0.5 - y) * scale - 0.5]]])
     torch.testing.assert_close(transform_points(points, matrix)[0], template("face", 32).float())
     torch.testing.assert_close(transform_points(template("face", 32).float()[None], invert(matrix)), points)
+
+
+def test_a_folder_called_as_a_method_is_no_weights(tmp_path, monkeypatch):
+    (tmp_path / "blur").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert Anonymizer.from_pretrained("blur", "cpu").method.name == "blur"
+
+
+def test_a_fault_is_logged_once(picture, caplog):
+    anonymizer = Anonymizer(Synthetic("raises in a batch"), FakeDetector())
+    for _ in range(3):
+        anonymizer(picture)
+    assert sum("trying its halves" in r.message for r in caplog.records if r.levelname == "WARNING") == 1

@@ -21,6 +21,8 @@ judges: [{name: stub, kind: small, path: none}]
 far: 0.05
 bootstrap: 30
 degradations: [half]
+second_detector: null
+attackers: []
 data: {synthetic_count: 24, synthetic_people: 8}
 """
 

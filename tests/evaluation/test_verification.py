@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from a3gan.errors import UserError
-from a3gan.evaluation.verification import cosine, identification, pair_masks, reference, verification
+from a3gan.evaluation.verification import cosine, identification, pair_masks, reference, retrieval, verification
 
 
 def _unit(x: np.ndarray) -> np.ndarray:
@@ -99,3 +99,34 @@ def test_too_few_pairs_for_the_rate(crowd) -> None:
     originals, identity, _ = crowd
     with pytest.raises(UserError, match="far=1e-06"):
         reference(originals, identity, 1e-6)
+
+
+def test_retrieval_by_hand() -> None:
+    # Gallery down, probes across; persons 0 0 0 1.
+    scores = np.array([[9, 0.1, 0.2, 0.9], [0.8, 9, 0.4, 0.3], [0.5, 0.6, 9, 0.2], [0.7, 0.5, 0.3, 9]], float)
+    identity = np.array([0, 0, 0, 1])
+    best, precision = retrieval(scores, identity)
+    # Probe 0: .8 right, .7 wrong, .5 right -> (1/1 + 2/3) / 2. Probe 1: .6 right, .5 wrong, .1 right. Probe 3 has none.
+    assert best.tolist() == [0, 0, 0, 4]
+    assert precision == pytest.approx([(1 + 2 / 3) / 2, (1 + 2 / 3) / 2, (1 + 2 / 3) / 2, 0])
+    best, precision = retrieval(scores, identity, include=True)
+    assert best.tolist() == [0, 0, 0, 0] and precision[3] == 1.0 and precision[0] == pytest.approx((1 + 1 + 3 / 4) / 3)
+
+
+def test_average_precision_agrees_with_scikit_learn_where_it_is() -> None:
+    metrics = pytest.importorskip("sklearn.metrics")
+    rng = np.random.default_rng(5)
+    identity, scores = rng.integers(0, 9, 60), rng.normal(size=(60, 60))
+    _, precision = retrieval(scores, identity, include=True)
+    for j in range(0, 60, 7):
+        expected = metrics.average_precision_score(identity == identity[j], scores[:, j])
+        assert precision[j] == pytest.approx(expected)
+
+
+def test_ranks_rise_with_the_list(crowd) -> None:
+    originals, identity, noise = crowd
+    ref = reference(originals, identity, 1e-2)
+    clear, hidden = identification(ref, originals, 20), identification(ref, noise, 20)
+    assert clear["rank5"].value == clear["map"].value == clear["rank10_included"].value == 1.0
+    assert hidden["rank1"].value <= hidden["rank5"].value <= hidden["rank10"].value < 0.4
+    assert hidden["map"].value < 0.15 and hidden["rank5"].count == 120

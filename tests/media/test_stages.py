@@ -168,3 +168,34 @@ def test_plausible_points():
     assert not plausible(box, points(200, 0))
     assert not plausible(box, np.full((5, 2), 30.0))
     assert not plausible(box, np.full((5, 2), np.nan))
+
+
+class TestKinds:
+    """Which faces are redacted although they could be replaced."""
+
+    def statuses(self, tracks, count):
+        class Notes(Ledger):
+            def composed(self, work, original):
+                seen.append([face.record.status for face in work.faces])
+
+        seen = []
+        method = Synthetic()
+        run(method, tracks, count, batch=4, ledger=Notes(tracks, method, compare=False))
+        return [status for one in seen for status in one]
+
+    def test_short_stretches_between_redactions_are_redacted_as_well(self):
+        track = moving(0, 40)
+        for i in (3, 6, 7, 16, 30):
+            track.sightings[i].landmarks = None
+        redacted = [i for i, status in enumerate(self.statuses([track], 40)) if status == "mosaicked"]
+        assert redacted == [*range(3, 17), 30]
+
+    def test_tracks_that_are_not_sure_are_redacted(self):
+        assert self.statuses([moving(0, 3, sure=False)], 3) == ["mosaicked"] * 3
+
+    def test_faces_of_damaged_frames_are_doubtful(self):
+        track = moving(0, 4)
+        stages = SecondPass(Anonymizer(Synthetic(), detector=Blind()), [track], {0: 1})
+        damaged = [Frame(f.index, f.pts, f.image, damaged=f.index == 2) for f in frames(4)]
+        run_second_pass(damaged, lambda image, pts: None, stages)
+        assert track.doubtful == {2}

@@ -1,6 +1,7 @@
 import errno
 import importlib
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -172,11 +173,32 @@ def test_sound_the_container_cannot_hold_is_encoded_anew_and_said(tmp_path):
     assert sound_span(tmp_path / "out.webm")[1] == pytest.approx(sound_span(source)[1], abs=0.06)
 
 
-def test_subtitles_the_container_cannot_hold_are_an_error(tmp_path):
-    source = write_clip(tmp_path / "in.mkv", pictures(5), subtitles=[(0.0, 0.1, "Hello")])
-    with pytest.raises(UserError, match=r"subtitle track 2 \(\w+\) does not fit into \.avi"):
-        copy(source, tmp_path / "out.avi")
-    assert [p.name for p in tmp_path.iterdir()] == ["in.mkv"]
+def subtitles_of(path):
+    with av.open(str(path)) as container:
+        stream = container.streams.subtitles[0]
+        packets = [p for p in container.demux(stream) if p.pts is not None and p.size > 2]
+        return stream.codec_context.name, [(float(p.pts * p.time_base), bytes(p)) for p in packets]
+
+
+@pytest.mark.skipif(not hasattr(av.CodecContext.create("mov_text", "w"), "encode_subtitle"), reason="old av")
+def test_subtitles_of_text_become_those_of_the_container(tmp_path):
+    source = write_clip(tmp_path / "in.mkv", pictures(25), subtitles=[(0.2, 0.5, "Grüße"), (0.6, 0.9, "two\nlines")])
+    writer = copy(source, tmp_path / "out.mp4")
+    name, texts = subtitles_of(tmp_path / "out.mp4")
+    assert name == "mov_text" and "mov_text" in writer.notes[0] and writer.dropped == ()
+    assert [round(t, 2) for t, _ in texts] == [0.2, 0.6]
+    assert texts[0][1][2:] == "Grüße".encode() and texts[1][1][2:] == b"two\nlines"
+    copy(tmp_path / "out.mp4", tmp_path / "back.mkv")
+    name, texts = subtitles_of(tmp_path / "back.mkv")
+    assert [text for _, text in texts] == ["Grüße".encode(), b"two\nlines"]
+
+
+def test_subtitles_that_no_way_fit_are_left_out_and_said(tmp_path, caplog):
+    source = write_clip(tmp_path / "in.mkv", pictures(25), subtitles=[(0.0, 0.1, "Hello")])
+    writer = copy(source, tmp_path / "out.avi")
+    assert re.search(r"subtitle track 2 \(\w+\), which .avi cannot hold", writer.dropped[0])
+    assert "subtitle" in caplog.text
+    assert VideoReader(tmp_path / "out.avi").info.subtitles == 0
 
 
 def test_cover_picture_is_dropped_and_listed(tmp_path):

@@ -6,6 +6,7 @@ import errno
 import json
 import logging
 import os
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -177,6 +178,24 @@ def test_the_logs_lines_wait_for_room(tmp_path: Path, caplog) -> None:
     log.scalars(5, {"a": 5.0})
     assert log.events is None and any("events stop here" in record.message for record in caplog.records)
     log.close()
+
+
+def test_tensorboards_thread_dies_without_a_traceback(tmp_path: Path, capsys, caplog) -> None:
+    writer = pytest.importorskip("tensorboard.summary.writer.event_file_writer")
+    log = RunLog(tmp_path, 0, 10, tensorboard=True)
+    before = log.hook
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    (thread,) = (t for t in threading.enumerate() if isinstance(t, writer._AsyncWriterThread))
+    thread._record_writer.write = thread._record_writer.flush = full
+    log.scalars(1, {"a": 1.0})
+    thread.join(10)
+    log.scalars(2, {"a": 2.0})
+    log.close()
+    assert capsys.readouterr().err == "" and threading.excepthook is before
+    assert log.events is None and any("events stop here" in record.message for record in caplog.records)
 
 
 class Events:

@@ -18,6 +18,7 @@ from torch import Tensor
 import a3gan
 from a3gan import checkpoint
 
+pytestmark = pytest.mark.xdist_group("two processes")
 LIMIT = 300  # seconds on a machine that does many other things at once
 
 

@@ -51,14 +51,14 @@ SHARE = 0.8  # of what the recogniser reaches on originals (P0): so much an atta
 MUST: dict[str, tuple[str, tuple[str, ...]]] = {
     "parrot": ("rank1", SANITY),
     "adaptive": ("rank1", SANITY),
-    "linkability": ("d_sys", SANITY),
+    "linkability": ("own_keys.off_the_shelf.d_sys", ("identity",)),
     # Not the person but the picture: its surroundings are the same before and after.
-    "background": ("rank1_included", ("identity",)),
+    "background": ("same_picture", ("identity",)),
     "inversion": ("rank1", SANITY),
-    "soft": ("gender_same", ("identity",)),
+    "soft": ("change.gender.told_learned|keep.gender.told_learned", ("identity",)),
     "suppressed": ("alpha0_rank1", ("a3gan",)),
     # A method without a key has nothing to attack; with one, the right key must tell the same picture.
-    "keys": ("right_key_rank1_included", ("a3gan",)),
+    "keys": ("right_key.same_picture", ("a3gan",)),
 }
 
 
@@ -78,11 +78,14 @@ def attack(
     from the first judge, the strongest recogniser at hand: nothing keeps an attacker from taking the same.
     """
     if not cfg.attackers:
-        return {}, {}, ["attackers off: attackers=[]"]
+        return {}, {}, []
     if not judges:
         return {}, {}, ["attackers off: no judge to start from (judges)"]
     name, judge = next(iter(judges.items()))
-    judged, others = budget.judged_faces(cfg, originals), budget.attack_faces(cfg, originals.faces)
+    try:
+        judged, others = budget.judged_faces(cfg, originals), budget.attack_faces(cfg, originals.faces)
+    except budget.TooFew as error:
+        return {}, {}, [f"attackers off: {error}"]
     network = attributes.network if attributes is not None else None
     field = Field(cfg, judged, others, judge.recogniser, name, network, device)
     off = [line for line in map(lambda a: _reason(a, field, methods), cfg.attackers) if line]
@@ -100,7 +103,10 @@ def attack(
                 sanity[attacker][material.name] = row["none"]
         _remove_large(field)
     about = {"budget": budget.describe(cfg, others.faces, judged.faces, f"{name} ({judge.identity.partition(':')[0]})")}
-    about |= _verdicts(field, sanity)
+    originals_row = Material(field, "originals", None, {"method": "original"}, False)
+    p0 = originals_row.cached("p0", {}, lambda: _p0(field))
+    _remove_large(field)
+    about |= {"p0": p0, "works": _verdicts(p0, sanity)}
     for attacker, verdict in about["works"].items():
         if verdict["works"] is False:
             log.warning("attacker %s does not recognise on its sanity rows: its figures prove nothing", attacker)
@@ -136,9 +142,7 @@ def _one(attacker: str, material: Material, methods: dict[str, FaceAnonymizer]) 
     return material.cached(attacker, uses, lambda: RUN[attacker](material))
 
 
-def _materials(
-    field: Field, methods: dict[str, FaceAnonymizer], follows: dict[str, dict[str, Any]]
-) -> list[Material]:
+def _materials(field: Field, methods: dict[str, FaceAnonymizer], follows: dict[str, dict[str, Any]]) -> list[Material]:
     """The methods, and the sanity rows that are not among them."""
     from a3gan.anonymizers.methods import create
 
@@ -173,22 +177,33 @@ def _applied(anonymizer: FaceAnonymizer, cfg: EvalConfig) -> Applied:
     return apply
 
 
-def _verdicts(field: Field, sanity: dict[str, Any]) -> dict[str, Any]:
-    """P0 of the judged pictures, and for each attacker its sanity figures with what was needed."""
+def _p0(field: Field) -> dict[str, Any]:
+    """What the recogniser reaches on the untouched pictures, off the shelf."""
     gallery = judged_originals(field)["embedding"]
-    p0 = plain(measures.recognition(gallery, gallery, field.person, field.cfg.far, *field.draw))
+    return plain(measures.recognition(gallery, gallery, field.person, field.cfg.far, *field.draw))
+
+
+def _verdicts(p0: dict[str, Any], sanity: dict[str, Any]) -> dict[str, Any]:
+    """For each attacker its sanity figures with what was needed."""
     works: dict[str, Any] = {}
     for attacker, rows in sanity.items():
         figure, where = MUST[attacker]
         needed = SHARE * (p0["rank1"]["value"] if figure.endswith("rank1") else 1.0)
-        values = {name: _value(rows[name][figure]) for name in where if name in rows}
+        values = {name: _value(rows[name], figure) for name in where if name in rows}
         fine = all(value >= needed for value in values.values()) if values else None
-        works[attacker] = {"figure": figure, "needed": round(needed, 6), **values, "works": fine}
-    return {"p0": p0, "works": works}
+        works[attacker] = {"figure": figure.partition("|")[0], "needed": round(needed, 6), **values, "works": fine}
+    return works
 
 
-def _value(figure: dict[str, Any] | float) -> float:
-    return figure["value"] if isinstance(figure, dict) else figure
+def _value(figures: dict[str, Any], name: str) -> float:
+    """A figure by its dotted name; of several names, the first that there is."""
+    for one in name.split("|"):
+        found: Any = figures
+        for word in one.split("."):
+            found = found.get(word) if isinstance(found, dict) else None
+        if found is not None:
+            return found["value"] if isinstance(found, dict) else found
+    raise KeyError(name)
 
 
 def _remove_large(field: Field) -> None:

@@ -23,6 +23,10 @@ LEAST_PEOPLE = 8  # fewer with two pictures teach an attacker nothing
 HELD_OUT = 0.15  # share of the attack people by which an attacker chooses its best stage
 
 
+class TooFew(UserError):
+    """The data has too few people for an attack: attackers are then turned off, nothing else."""
+
+
 def pick(faces: FaceSet, at_most: int, per_person: int, seed: int) -> FaceSet:
     """Whole people with two or more pictures, at most `per_person` each, about `at_most` pictures in all (0 = all).
 
@@ -39,7 +43,7 @@ def pick(faces: FaceSet, at_most: int, per_person: int, seed: int) -> FaceSet:
         chosen.append(rows)
         total += len(rows)
     if not chosen:
-        raise UserError("attackers: no person with two or more pictures; set attackers=[] or use other data")
+        raise TooFew("no person with two or more pictures")
     return faces.subset(np.sort(np.concatenate(chosen)).tolist())
 
 
@@ -70,18 +74,19 @@ def attack_faces(cfg: EvalConfig, judged: FaceSet) -> Originals:
     else:
         if limits.split == data.split:
             raise UserError(f"attack.split={limits.split}: is the judged split; attackers learn from other people")
-        faces = FaceSet.load(data.path, split=limits.split)
+        try:
+            faces = FaceSet.load(data.path, split=limits.split, storage="disk")
+        except UserError as error:
+            raise TooFew(f"attack.split: {error}") from error
     faces = pick(faces, limits.images, limits.per_person, cfg.seed)
     if len(faces.identity.unique()) < LEAST_PEOPLE:
-        raise UserError(
-            f"attack.split={limits.split}: fewer than {LEAST_PEOPLE} people with two or more pictures; set attackers=[]"
-        )
+        raise TooFew(f"attack.split={limits.split}: fewer than {LEAST_PEOPLE} people with two or more pictures")
     assert_apart(faces, judged)
     return Originals(faces, Photos(data.photos, faces) if data.photos else None)
 
 
 def judged_faces(cfg: EvalConfig, originals: Originals) -> Originals:
-    """The judged people with two or more pictures, at most `judged_per_person` each: whom an attack can be right about."""
+    """The judged people with two or more pictures, at most `judged_per_person` each."""
     faces = pick(originals.faces, cfg.attack.judged_images, cfg.attack.judged_per_person, cfg.seed)
     return Originals(faces, Photos(cfg.data.photos, faces) if originals.photos is not None else None)
 
@@ -107,8 +112,8 @@ def describe(cfg: EvalConfig, attack: FaceSet, judged: FaceSet, start: str) -> d
         "judged_people": len(judged.identity.unique()),
         "judged_per_person": limits.judged_per_person,
         "batch": limits.batch,
-        "steps": {"head": limits.head_steps, "fine_tuning": limits.tune_steps, "inversion": limits.inversion_steps,
-                  "suppressed": limits.suppressed_steps},
-        "starts_from": start,
+        "steps": {"head": limits.head_steps, "fine_tuning": limits.tune_steps, "pixels": limits.pixel_steps,
+                  "inversion": limits.inversion_steps, "suppressed": limits.suppressed_steps},
+        "starts_from": f"{start}; from the pixels: identity_small",
         "seeds": "a seed for each picture, other than those of the judged pictures",
     }  # fmt: skip

@@ -138,7 +138,7 @@ def _likeness(field: Field, pixels: np.ndarray, truth: np.ndarray) -> dict[str, 
 
 def ssim(x: Tensor, y: Tensor) -> Tensor:
     """Structural similarity [N] of images [N, 3, S, S] in [-1, 1], mean over places and channels; 1 = equal."""
-    x, y = (x + 1) / 2, (y + 1) / 2
+    x, y = (x.double() + 1) / 2, (y.double() + 1) / 2  # variances are small differences of large numbers
     taps = torch.arange(-SSIM_RADIUS, SSIM_RADIUS + 1, dtype=x.dtype, device=x.device)
     kernel = torch.exp(-0.5 * (taps / SSIM_SIGMA) ** 2)
     kernel = kernel / kernel.sum()
@@ -151,4 +151,4 @@ def ssim(x: Tensor, y: Tensor) -> Tensor:
     vx, vy, vxy = mean(x * x) - mx * mx, mean(y * y) - my * my, mean(x * y) - mx * my
     c1, c2 = SSIM_C
     value = (2 * mx * my + c1) * (2 * vxy + c2) / ((mx * mx + my * my + c1) * (vx + vy + c2))
-    return value.mean((1, 2, 3))
+    return value.mean((1, 2, 3)).float()

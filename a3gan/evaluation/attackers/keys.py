@@ -22,8 +22,8 @@ REPEATED = 8  # pictures made twice with one key
 
 
 def attack(material: Material) -> dict[str, Any]:
-    """Figures by degradation (of the probe): right_key_rank1, wrong_key_rank1: the attacker's gallery are originals
-    treated with the probe's key, or with another; *_included: the probe's own original among them.
+    """Figures by degradation (of the probe), under `right_key` and `wrong_key`: the attacker's gallery are originals
+    treated with the probe's key, or with another; same_picture: rank 1 with the probe's own original among them.
 
     cosine_two_keys, two_keys_matched: two results of one original with two keys, the share that the recogniser takes
     for one person at the false match rate of originals (low = keys make different people). key_auc: how well two
@@ -43,18 +43,17 @@ def attack(material: Material) -> dict[str, Any]:
         for name, probe in (("right_key", shared), ("wrong_key", own)):
             scores = cosine(probe, treated)
             found = measures.rank1(scores, f.person, *f.draw)
-            figures |= {f"{name}_rank1": found["rank1"], f"{name}_rank1_floor": found["rank1_floor"]}
-            figures["rank1_chance"] = found["rank1_chance"]
-            included = f.person[scores.argmax(1)] == f.person
-            figures[f"{name}_rank1_included"] = statistics.share(included, f.person, *f.draw)
+            nearest = f.person[scores.argmax(1)]
+            figures[name] = plain(found | {"same_picture": statistics.share(nearest == f.person, f.person, *f.draw)})
         pairs = (own * shared).sum(1)
-        figures["cosine_two_keys"] = float(pairs.mean())
-        figures["cosine_original"] = float((own * gallery).sum(1).mean())
-        figures["two_keys_matched"] = statistics.share(pairs > threshold, f.person, *f.draw)
-        figures["two_keys_matched_floor"] = _floor(own, shared, threshold, f.cfg.seed)
-        figures["key_auc"] = statistics.auc(cosine(shared, shared)[impostor], cosine(own, own)[impostor])
-        figures["repeat_same"] = repeat
-        result[degradation] = plain(figures)
+        other: dict[str, statistics.Interval | float] = {}
+        other["cosine_two_keys"] = float(pairs.mean())
+        other["cosine_original"] = float((own * gallery).sum(1).mean())
+        other["two_keys_matched"] = statistics.share(pairs > threshold, f.person, *f.draw)
+        other["two_keys_matched_floor"] = _floor(own, shared, threshold, f.cfg.seed)
+        other["key_auc"] = statistics.auc(cosine(shared, shared)[impostor], cosine(own, own)[impostor])
+        other["repeat_same"] = repeat
+        result[degradation] = figures | plain(other)
     return result
 
 

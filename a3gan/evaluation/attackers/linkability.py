@@ -15,20 +15,22 @@ from a3gan.evaluation.figures import plain
 
 
 def attack(material: Material) -> dict[str, Any]:
-    """Figures by degradation: auc, d_sys, rank1 ... with keys of their own, `same_key_*` with one key; `*_parrot` by
-    the parrot's features."""
+    """Figures by degradation, under `own_keys` and (where there are keys) `same_key`, each `off_the_shelf` and by the
+    `parrot`'s features: auc, d_sys, rank1 with their floors."""
     f, result = material.field, {}
     attacker = parrot.learned(material)
     same = one_key(material) if material.keyed else None
     for degradation in material.degradations:
-        tables = {"": material.results(degradation)}
+        tables = {"own_keys": material.results(degradation)}
         if same is not None:
-            tables["same_key_"] = same[degradation]
+            tables["same_key"] = same[degradation]
         figures: dict[str, Any] = {}
-        for prefix, table in tables.items():
-            for suffix, vectors in (("", table["embedding"]), ("_parrot", attacker.features(table))):
-                linked = plain(measures.linkability(vectors, vectors, f.person, *f.draw))
-                figures |= {f"{prefix}{name}{suffix}": value for name, value in linked.items()}
+        for keys, table in tables.items():
+            readings = {"off_the_shelf": table["embedding"], "parrot": attacker.features(table)}
+            figures[keys] = {
+                name: plain(measures.linkability(vectors, vectors, f.person, *f.draw))
+                for name, vectors in readings.items()
+            }
         result[degradation] = figures
     return result
 

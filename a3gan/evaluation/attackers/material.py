@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
     from a3gan.evaluation.protocol import EvalConfig
     from a3gan.scorers.attributes import AttributeNetwork
     from a3gan.scorers.identity import Recogniser
+
+log = logging.getLogger(__name__)
 
 VERSION = 1  # raise it when an attacker changes: its cached figures are then computed anew
 ORDER = ("none", "jpeg75", "half")
@@ -66,7 +70,7 @@ class Field:
         """Small features, kept; and maps and pixels, large, which are removed when a method is done."""
         parts = ("whole", "background") if training else ("whole", "background", "face")
         result: dict[str, Any] = {"seen": Seen(self.recogniser, self.device, parts=parts)}
-        if "inversion" in self.cfg.attackers:
+        if {"inversion", "parrot", "adaptive", "linkability"} & set(self.cfg.attackers):
             result["pixels"] = Pixels()
         if self.attributes is not None and "soft" in self.cfg.attackers:
             result["code"] = Code(self.attributes, self.device)
@@ -88,7 +92,7 @@ class Field:
             view, failed = made(originals, rows, [seeds[i] for i in rows])
             return (turned(view, rows) if mixed else view), failed
 
-        key = {**key, "data": originals.digest(), "mixed": mixed}
+        key = {**key, "data": originals.digest(), "mixed": mixed, "seed": self.cfg.seed}
         scorers = self.scorers(training) if scorers is None else scorers
         folder, batch = self.folder / "features", self.cfg.run.batch
         found = feat.collect(source, len(originals.faces), scorers, degradations, key, folder, batch, title)
@@ -151,7 +155,7 @@ class Material:
         """The recogniser's features of the results with other keys, by degradation."""
         f = self.field
         key, title = {**self.key, "keys": label}, f"{self.name}: {label}"
-        seen = {"seen": Seen(f.recogniser, f.device, parts=("whole",))}
+        seen = {"seen": Seen(f.recogniser, f.device, parts=("whole",)), "pixels": Pixels()}
         return self._once(
             f"keys:{label}:{','.join(degradations)}",
             lambda: f.collect(f.judged, self.applied, seeds, key, degradations, False, title, seen),
@@ -190,7 +194,9 @@ class Material:
         try:
             return json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError):
+            start = time.perf_counter()
             figures = make()
+            log.info("attacker %s on %s: %.0f s", attacker, self.name, time.perf_counter() - start)
         with replacing(path) as temporary:
             temporary.write_text(json.dumps(figures, sort_keys=True), encoding="utf-8")
         return json.loads(path.read_text(encoding="utf-8"))

@@ -25,8 +25,10 @@ def learned(material: Material) -> training.Learned:
     return material.learned(
         "parrot",
         lambda: training.learn(
-            f.recogniser, table, training.within_batch(person), score, person, f.train, seed=f.cfg.seed + 11,
-            head_steps=limits.head_steps, tune_steps=limits.tune_steps, batch=limits.batch,
+            f.recogniser, table, training.within_batch(person), score, person, f.train, f.device,
+            seed=f.cfg.seed + 11,
+            head_steps=limits.head_steps, tune_steps=limits.tune_steps, pixel_steps=limits.pixel_steps,
+            batch=limits.batch, stacked=True,
             title=f"{material.name}: parrot",
         ),
     )  # fmt: skip

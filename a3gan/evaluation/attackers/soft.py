@@ -103,10 +103,10 @@ def _features(table: dict[str, np.ndarray]) -> torch.Tensor:
 
 
 def attack(material: Material) -> dict[str, Any]:
-    """Figures by degradation; for each attribute NAME: NAME_same (read as on the original, by the judge), NAME_learned
-    (the original's class told by an attacker who learned on other people), NAME_chance (always the commonest class),
-    NAME_bits (mutual information, the larger of both readings) with NAME_bits_floor (shuffled), and NAME_wanted: 1 if
-    the policy keeps it. gender_accuracy and smile_accuracy: against labels."""
+    """Figures by degradation, under `keep` (the policy wants it to stay) and `change` for each attribute: told (read as
+    on the original, by the judge), told_learned (the original's class as an attacker tells it who learned on other
+    people), told_chance (always the commonest class), bits (mutual information, the larger of both readings) with
+    bits_floor (shuffled). `labels`: gender and smile against the labels of the data, where it has them."""
     f, result, reader = material.field, {}, learn(material)
     thirds = cuts(attack_originals(f)["code"])
     before = classes(judged_originals(f)["code"], thirds)
@@ -116,25 +116,26 @@ def attack(material: Material) -> dict[str, Any]:
         after = classes(table["code"], thirds)
         with torch.no_grad():
             told = reader(_features(table)).argmax(2).numpy()
-        figures: dict[str, Any] = {}
+        figures: dict[str, Any] = {"keep": {}, "change": {}}
         for i, name in enumerate(NAMES):
-            figures |= _one(name, before[name], after[name], told[:, i], f)
-            figures[f"{name}_wanted"] = 1 - int(free[position(name, SCHEMA)])
-        result[degradation] = {**plain(figures), **plain(_labelled(f, after, told))}
+            part = "change" if free[position(name, SCHEMA)] else "keep"
+            figures[part][name] = plain(_one(before[name], after[name], told[:, i], f))
+        figures["labels"] = plain(_labelled(f, after, told))
+        result[degradation] = figures
     return result
 
 
-def _one(name: str, before: np.ndarray, after: np.ndarray, told: np.ndarray, f: Field) -> dict[str, Interval | float]:
+def _one(before: np.ndarray, after: np.ndarray, told: np.ndarray, f: Field) -> dict[str, Interval | float]:
     readings = (after, told)
     best = max(readings, key=lambda reading: information(before, reading))
     rng = np.random.default_rng(f.cfg.seed)
     floor = [information(before[rng.permutation(len(before))], best) for _ in range(PERMUTATIONS)]
     return {
-        f"{name}_same": statistics.share(after == before, f.person, *f.draw),
-        f"{name}_learned": statistics.share(told == before, f.person, *f.draw),
-        f"{name}_chance": float(np.bincount(before).max() / len(before)),
-        f"{name}_bits": _bits_interval(before, best, f),
-        f"{name}_bits_floor": float(np.mean(floor)),
+        "told": statistics.share(after == before, f.person, *f.draw),
+        "told_learned": statistics.share(told == before, f.person, *f.draw),
+        "told_chance": float(np.bincount(before).max() / len(before)),
+        "bits": _bits_interval(before, best, f),
+        "bits_floor": float(np.mean(floor)),
     }
 
 

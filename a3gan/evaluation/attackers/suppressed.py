@@ -69,7 +69,7 @@ class Regressor(nn.Module):
 
 
 def attack(material: Material, anonymizer: FaceAnonymizer, alpha: float) -> dict[str, Any]:
-    """Figures at the evaluation's dial (`none` only: features are no pictures), and `alpha0_*` at dial 0.
+    """Figures at the evaluation's dial (`none` only: features are no pictures), and at dial 0 alpha0_rank1, alpha0_auc.
 
     The judged person's features look for the person among the embeddings of originals, the own picture left out.
     """
@@ -85,8 +85,10 @@ def attack(material: Material, anonymizer: FaceAnonymizer, alpha: float) -> dict
         with torch.inference_mode():
             vectors = attacker(torch.from_numpy(tables[1]["levels"]).float()).numpy()
         found = plain(measures.recognition(gallery, vectors, f.person, f.cfg.far, *f.draw))
-        figures |= {f"{prefix}{name}": value for name, value in found.items()}
-        figures[f"{prefix}stage"] = choice
+        if prefix:
+            figures |= {f"{prefix}{name}": found[name] for name in ("rank1", "auc")}
+        else:
+            figures |= {**found, "stage": choice}
     return {"none": figures}
 
 

@@ -1,5 +1,5 @@
-"""How an attacker learns: a head on frozen features first, then the last part of the recogniser, and the better of all
-stages by people it did not train on."""
+"""How an attacker learns: a head on frozen features first, then the last part of the recogniser, then a whole small
+recogniser from the pixels, and both together; what counts is the best stage by people it did not train on."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from a3gan.data.ranges import to_float
 from a3gan.evaluation.attackers.scorers import Tail
 from a3gan.evaluation.features import Features
 
@@ -21,10 +22,6 @@ if TYPE_CHECKING:
 
 SCALE = 16.0  # of cosines in the softmax
 LOOKS = 5  # times that a training is measured on the held-out people; the best state is kept
-STAGES = ("off_the_shelf", "head", "tuned")
-
-Rows = np.ndarray
-Map = Callable[[Features, Rows], np.ndarray]
 
 
 class Head(nn.Module):
@@ -53,14 +50,32 @@ class Chain(nn.Module):
         return self.head(self.tail(maps))
 
 
+class PixelNet(nn.Module):
+    """Our small recogniser, all of it trainable, with a linear map behind it: pixels [N, 3, 64, 64] -> unit vectors."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        from a3gan.scorers.identity import load_recogniser
+
+        self.network = copy.deepcopy(load_recogniser("", "small").network).requires_grad_(True)
+        self.linear = nn.Linear(self.network.dim, width)
+        if width == self.network.dim:
+            nn.init.eye_(self.linear.weight)
+            nn.init.zeros_(self.linear.bias)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        return F.normalize(self.linear(self.network(pixels)))
+
+
 @dataclass
 class Learned:
     """A trained attacker: its stages (None = off the shelf) by name, what each scored on the held-out people, and the
-    stage it chose."""
+    stage it chose. `joined`, where there is one, adds the vectors of two stages, or stacks them (`stacked`)."""
 
     stages: dict[str, nn.Module | None]
     scores: dict[str, float]
     part: str = ""  # suffix of the features it reads: "" or "_background"
+    stacked: bool = False
 
     @property
     def chosen(self) -> str:
@@ -68,8 +83,12 @@ class Learned:
 
     def features(self, table: Features, stage: str | None = None) -> np.ndarray:
         """Unit vectors float32 [N, E] of the pictures behind `table`."""
-        network = self.stages[stage or self.chosen]
-        return apply(network, table, self.part)
+        stage = stage or self.chosen
+        if stage != "joined":
+            return apply(self.stages[stage], table, self.part)
+        both = [self.features(table, name) for name in ("tuned" if "tuned" in self.stages else "head", "pixels")]
+        vectors = np.concatenate(both, 1) if self.stacked else both[0] + both[1]
+        return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
 
 @torch.inference_mode()
@@ -78,8 +97,16 @@ def apply(network: nn.Module | None, table: Features, part: str = "", batch: int
     if network is None:
         return table[f"embedding{part}"]
     device = next(network.parameters()).device
-    source = torch.from_numpy(table[f"map{part}" if isinstance(network, Chain) else f"embedding{part}"])
-    return torch.cat([network(x.to(device).float()).cpu() for x in source.split(batch)]).numpy()
+    source = torch.from_numpy(table[_reads(network) + part])
+    return torch.cat([network(_float(x.to(device))).cpu() for x in source.split(batch)]).numpy()
+
+
+def _reads(network: nn.Module) -> str:
+    return {Chain: "map", PixelNet: "pixels"}.get(type(network), "embedding")
+
+
+def _float(x: Tensor) -> Tensor:
+    return to_float(x) if x.dtype == torch.uint8 else x.float()
 
 
 def learn(
@@ -89,20 +116,22 @@ def learn(
     score: Callable[[np.ndarray], float],
     person: np.ndarray,
     train: np.ndarray,
+    device: torch.device,
     *,
     head_steps: int,
     tune_steps: int,
+    pixel_steps: int,
     batch: int,
     seed: int,
     part: str = "",
     title: str = "",
+    stacked: bool = False,
 ) -> Learned:
-    """Head, then tail and head together.
+    """Head; tail and head together; a small recogniser from the pixels; the last two together.
 
     loss: (vectors [B, E], rows int64 [B]) -> scalar. score: vectors of all rows [N, E] -> what is to be large on the
     held-out people. person int64 [N]; train bool [N].
     """
-    device = next(iter(recogniser.buffers())).device
     embedding = torch.from_numpy(table[f"embedding{part}"]).to(device)
     rows = torch.from_numpy(np.flatnonzero(train))
     draw = pair_sampler(torch.from_numpy(person)[rows], rows, batch)
@@ -117,8 +146,17 @@ def learn(
         fit(chain, lambda r: loss(chain(maps[r].to(device).float()), r), draw, tune_steps, 4e-4, seed + 1,
             lambda: score(apply(chain, table, part)), f"{title} fine-tuning")  # fmt: skip
         stages["tuned"] = chain
-    scores = {name: round(score(apply(network, table, part)), 6) for name, network in stages.items()}
-    return Learned(stages, scores, part)
+    if f"pixels{part}" in table and pixel_steps:
+        pixels = torch.from_numpy(table["pixels"])
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed + 2)
+            small = PixelNet(embedding.shape[1]).to(device)
+        fit(small, lambda r: loss(small(to_float(pixels[r].to(device))), r), draw, pixel_steps, 7e-4, seed + 2,
+            lambda: score(apply(small, table, part)), f"{title} pixels")  # fmt: skip
+        stages |= {"pixels": small, "joined": None}
+    learned = Learned(stages, {}, part, stacked)
+    learned.scores = {name: round(score(learned.features(table, name)), 6) for name in stages}
+    return learned
 
 
 def pair_sampler(person: Tensor, rows: Tensor, batch: int) -> Callable[[torch.Generator], Tensor]:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from a3gan.evaluation.page.html import Html, tag
 from a3gan.evaluation.page.style import METHOD_COLOURS
 
+LABELS = 210  # px for the names of a chart's rows
 MARKERS = ("circle", "square", "diamond", "triangle", "down", "cross", "plus")
 
 
@@ -98,7 +99,11 @@ def marker(style: Style, x: float, y: float, size: float = 5) -> Html:
     if points:
         return tag("path", d=_outline([(x + dx, y + dy) for dx, dy in points]), class_=style.css, fill="currentColor")
     if style.marker in ("cross", "plus"):
-        arms = [((-s, -s), (s, s)), ((-s, s), (s, -s))] if style.marker == "cross" else [((-s, 0), (s, 0)), ((0, -s), (0, s))]
+        arms = (
+            [((-s, -s), (s, s)), ((-s, s), (s, -s))]
+            if style.marker == "cross"
+            else [((-s, 0), (s, 0)), ((0, -s), (0, s))]
+        )
         d = "".join(f"M{_n(x + a)} {_n(y + b)}L{_n(x + c)} {_n(y + e)}" for (a, b), (c, e) in arms)
         return tag("path", d=d, class_=style.css, stroke="currentColor", stroke_width=2.5, fill="none")
     return tag("circle", cx=x, cy=y, r=s, class_=style.css, fill="currentColor")
@@ -173,14 +178,14 @@ def _whiskers(style: Style, x: Axis, y: Axis, across: Spot, up: Spot) -> list[Ht
     ]
 
 
-def _free_label(
-    style: Style, px: float, py: float, x: Axis, y: Axis, taken: list[tuple[float, float]]
-) -> Html:
+def _free_label(style: Style, px: float, py: float, x: Axis, y: Axis, taken: list[tuple[float, float]]) -> Html:
     """The method's name beside its mark, where no earlier name stands."""
     right = px < (x.start + x.end) / 2 + 40
     at = px + 10 if right else px - 10
     rows = [py - 9, py + 17, py - 24, py + 32, py + 47, py - 39]
-    free = [r for r in rows if y.end + 8 < r < y.start - 4 and all(abs(r - b) > 13 or abs(at - a) > 95 for a, b in taken)]
+    free = [
+        r for r in rows if y.end + 8 < r < y.start - 4 and all(abs(r - b) > 13 or abs(at - a) > 95 for a, b in taken)
+    ]
     row = free[0] if free else rows[0]
     taken.append((at, row))
     return tag("text", style.name, x=at, y=row, text_anchor="start" if right else "end", class_="title")
@@ -196,7 +201,7 @@ def roc(curves: Sequence[tuple[Style, Sequence[float], Sequence[float]]], far: f
     for style, false, true in curves:
         line = _points([(x(f), y(t)) for f, t in zip(false, true, strict=True) if f >= x.low])
         parts.append(tag("polyline", points=line, class_=style.css, stroke="currentColor", stroke_width=2, fill="none"))
-        for k in range(len(false) // 8, len(false), len(false) // 4):
+        for k in range(len(false) // 8, len(false), max(1, len(false) // 4)):
             parts.append(marker(style, x(false[k]), y(true[k]), 3.4))
     return _svg(424, 336, f"ROC curves, {title}", parts)
 
@@ -216,14 +221,17 @@ class Row:
 
 def rows(lines: Sequence[Row], title: str, log: bool = False, low: float | None = None, label=percent_label) -> Html:
     """Rows of intervals over one axis, a mark for each method, guessing as a short dashed line."""
-    pitch, width = 13, 640
+    pitch, width = 13, 660
     values = [v for line in lines for _, s in line.spots for v in (s.value, s.low, s.high) if v is not None]
-    top = 1.0 if max(values, default=1.0) <= 1.0 else max(values) * 1.05
+    most = max(values, default=1.0)
+    top = 1.0 if 0.4 < most <= 1.0 else most * 1.05 or 1.0
     if log:
         seen = [v for v in values + [line.guess or 0 for line in lines] if v > 0]
-        x = Axis(10.0 ** math.floor(math.log10(max(min(seen, default=0.01), 1e-4))), top, 178, width - 18, log=True)
+        x = Axis(
+            10.0 ** math.floor(math.log10(max(min(seen, default=0.01), 1e-4))), top, LABELS + 10, width - 28, log=True
+        )
     else:
-        x = Axis(min(low if low is not None else 0.0, *values) if values else 0.0, top, 178, width - 18)
+        x = Axis(min(low if low is not None else 0.0, *values) if values else 0.0, top, LABELS + 10, width - 28)
     heights = [max(26, pitch * len(line.spots) + 12) for line in lines]
     bottom = 14 + sum(heights)
     parts = []
@@ -233,7 +241,7 @@ def rows(lines: Sequence[Row], title: str, log: bool = False, low: float | None 
     at = 14.0
     for line, height in zip(lines, heights, strict=True):
         middle = at + height / 2
-        parts.append(tag("text", line.title, x=168, y=middle + 4, text_anchor="end"))
+        parts.append(tag("text", line.title, x=LABELS, y=middle + 4, text_anchor="end"))
         if line.guess is not None:
             parts.append(tag("line", x1=x(line.guess), x2=x(line.guess), y1=at + 3, y2=at + height - 3, class_="guess"))
         first = middle - pitch * (len(line.spots) - 1) / 2

@@ -34,7 +34,9 @@ def strips(cfg: EvalConfig, originals: Originals, methods: Mapping[str, FaceAnon
         return {}
     found: dict[str, bytes] = {}
     for name, method in methods.items():
-        shown, rows = (originals, _people(originals, count)) if cfg.report.faces == "own" else _drawn(count, method.frame)
+        shown, rows = (
+            (originals, _people(originals, count)) if cfg.report.faces == "own" else _drawn(count, method.frame)
+        )
         policy = Policy.parse(cfg.policy) if "policy" in method.supports else None
         alpha = cfg.alpha if "alpha" in method.supports else 1.0
         seeds = [face_seed(cfg.seed, file) for file in shown.faces.files]

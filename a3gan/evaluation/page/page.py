@@ -13,28 +13,38 @@ from a3gan.evaluation.page.style import CSS
 
 Results = dict[str, Any]
 MAX_CURVE_PANELS = 6
+ATTACKED = (  # figures of attackers in their table; the others stand under "Every figure"
+    "rank1 rank1_off_the_shelf rank1_included rank1_reverse same_picture tar auc d_sys two_keys_matched key_auc "
+    "alpha0_rank1 ssim perceptual"
+).split()
 
 
-def page(results: Results, faces: Mapping[str, bytes] | None = None) -> str:
-    """The whole page; the same arguments give the same text. faces: title -> PNG of a sheet."""
+def page(results: Results, faces: Mapping[str, bytes] | None = None, speed: Mapping[str, Any] | None = None) -> str:
+    """The whole page; the same arguments give the same text.
+
+    faces: method -> PNG of a strip. speed: what `speed.measure` gives; it is no part of the results.
+    """
+    if speed:
+        by_batch = {m: {"none": {f"{b}": cell for b, cell in cells.items()}} for m, cells in speed["methods"].items()}
+        results = {**results, "tasks": {**(results.get("tasks") or {}), "speed": by_batch}}
     table = listing.table(results)
     methods = list(dict.fromkeys(row["method"] for row in results["rows"]))
     look = drawing.styles(methods)
     main = results["config"]["method"][0]
     sections = [
         ("summary", "", _top(results, table, methods, main, look)),
-        ("table", "Methods by tasks", _table(results, table, methods, look)),
+        ("table", "Methods by tasks", _table(table, methods, look)),
         ("plane", "Privacy against use", _planes(results, table, methods, look)),
         ("attackers", "Attackers that learned", _attackers(results, table, methods, look)),
         ("roc", "ROC curves", _curves(results, look)),
-        ("groups", "By group", _groups(table, methods, look)),
+        ("groups", "By group", _groups(results, table, methods, look)),
         ("faces", "Faces", _faces(results, faces or {})),
         ("all", "Every figure", _everything(table, methods, look)),
         ("protocol", "How it was measured", protocol_text.protocol(results)),
         ("origin", "Origin and repetition", protocol_text.origin(results)),
     ]
     shown = [(key, title, body) for key, title, body in sections if body]
-    links = [tag("a", title, href=f"#{key}") for key, title, _ in shown if title]
+    links = [[tag("a", title, href=f"#{key}"), " "] for key, title, _ in shown if title]
     body = []
     for key, title, content in shown:
         body.append(tag("section", tag("h2", title) if title else None, content, id=key))
@@ -73,7 +83,9 @@ def _banners(results: Results) -> list[Html]:
     gate = results.get("limits")
     if gate:
         broken = [line["text"] for line in gate if not line["kept"]]
-        title = f"Limits: {len(gate) - len(broken)} of {len(gate)} kept" + (", this must not be published" if broken else "")
+        title = f"Limits: {len(gate) - len(broken)} of {len(gate)} kept" + (
+            ", this must not be published" if broken else ""
+        )
         lines = tag("ul", [tag("li", line) for line in broken]) if broken else None
         parts.append(tag("div", tag("p", tag("b", title)), lines, class_=f"banner {'bad' if broken else 'good'}"))
     if results.get("warnings"):
@@ -83,30 +95,59 @@ def _banners(results: Results) -> list[Html]:
     return parts
 
 
-def _table(results: Results, table: tables.Table, methods: Sequence[str], look: dict[str, drawing.Style]) -> Html:
+def _table(table: tables.Table, methods: Sequence[str], look: dict[str, drawing.Style]) -> Html:
     caption = (
-        "Below each value its 95 % interval, then the same figure after JPEG at quality 75 (J) and at half size (½). Shaded: "
-        "better than every other method with intervals that do not overlap (original and identity hide nothing and take "
-        "no part)."
+        "Below each value its 95 % interval, then the same figure after JPEG at quality 75 (J) and at half size (½). "
+        "Shaded: better than every other method with intervals that do not overlap (original and identity hide nothing "
+        "and take no part)."
     )
-    return tables.figures(headline_parts(results, table), table, methods, look, caption)
+    return tables.figures(headline_parts(table), table, methods, look, caption)
 
 
-def headline_parts(results: Results, table: tables.Table) -> list[tuple[str, list[str]]]:
+# Section (a `*` stands for any one word), title ({} is that word), and the figures of the first table.
+HEADLINES: tuple[tuple[str, str, str], ...] = (
+    ("verification.*", "Verification: who is still recognised by judge {}",
+     "tar tar_found tar_own eer psr pairs_accuracy"),
+    ("identification.*", "Search by judge {}: is the first name right", "rank1 rank1_included rank1_reverse map"),
+    ("detection.picture", "Detection: MTCNN on the whole picture", "found iou"),
+    ("detection.crop", "Detection: MTCNN on the aligned crop", "found"),
+    ("detection.second", "Detection: the second detector", "found iou"),
+    ("tasks.fatigue.frames_with_several.*", "Detection: frames with several faces, detector {}", "ap recall false"),
+    ("expression", "Expression: does the smile stay",
+     "agreement agreement_found accuracy on_results_accuracy from_results_accuracy head_agreement"),
+    ("tasks.fatigue.stills", "Fatigue: stills",
+     "yawning_agreement_found yawning_balanced eyes_closed_agreement_found eyes_closed_balanced"),
+    ("tasks.fatigue.clips", "Fatigue: clips",
+     "eye_error mouth_error perclos_error yawns_missed yawns_added closures_missed closures_added jitter_added"),
+    ("tasks.quality.*", "Quality: distance of the sets, features {}", "frechet kernel"),
+    ("tasks.quality", "Quality: each picture against its original",
+     "landmarks yaw_error pitch_error roll_error perceptual_face perceptual_around colour_face colour_around"),
+    ("tasks.attributes.keep", "Attributes that must stay", "same shift correlation"),
+    ("tasks.attributes.change", "Attributes that may change", "same shift"),
+    ("tasks.attributes.all", "Attributes (methods without a policy)", "same shift"),
+    ("tasks.speed.*", "Speed: aligned faces on this machine, {} a pass", "faces_per_second"),
+)  # fmt: skip
+
+
+def headline_parts(table: tables.Table) -> list[tuple[str, list[str]]]:
     """The figures of the first table, in titled parts."""
     parts = []
-    for judge in results["judges"]:
-        keys = [f"verification.{judge}.{k}" for k in ("tar", "tar_found", "tar_own", "eer", "psr")]
-        keys += [f"identification.{judge}.{k}" for k in ("rank1", "rank1_included", "rank1_reverse")]
-        parts.append((f"Verification: who is still recognised by judge {judge}", keys))
-    parts.append(("Detection: is the face still found", tables.names(table, "detection")))
-    parts.append(("Expression: does the smile stay", tables.names(table, "expression")))
-    parts.append(("Other readings of the attribute judge", tables.names(table, "attributes")))
-    for task in results.get("tasks") or {}:
-        if task != "groups":
-            some = [n for n in tables.names(table, f"tasks.{task}") if words.meaning(n).better]
-            parts.append((task.capitalize(), some))
+    sections = list(dict.fromkeys(figure.section for figure in table.values()))
+    for wanted, title, leaves in HEADLINES:
+        for section in sections:
+            if (word := _matched(wanted, section)) is not None:
+                some = [f"{section}.{leaf}" for leaf in leaves.split()]
+                known = {name for name, _, _ in table}
+                parts.append((title.format(word.replace("_", " ")), [name for name in some if name in known]))
     return parts
+
+
+def _matched(wanted: str, section: str) -> str | None:
+    """What the star stands for; '' where there is none; None where the section is another one."""
+    one, other = wanted.split("."), section.split(".")
+    if len(one) != len(other) or any(a not in ("*", b) for a, b in zip(one, other, strict=True)):
+        return None
+    return next((b for a, b in zip(one, other, strict=True) if a == "*"), "")
 
 
 def _planes(
@@ -119,7 +160,8 @@ def _planes(
     chance = table.get((f"identification.{judge}.rank1_chance", "original", "none"))
     privacy.append((f"identification.{judge}.rank1", "found by search (rank 1)", chance.value if chance else None))
     if results.get("attackers"):
-        privacy.append(("strongest", "found by the strongest attacker", privacy[-1][2]))
+        chance = next((f for (n, _, _), f in table.items() if n == "attackers.adaptive.rank1_chance"), None)
+        privacy.append(("strongest", "found by the strongest attacker", chance.value if chance else None))
     use = [("detection.picture.found", "faces found"), ("expression.agreement_found", "smile kept, face found")]
     for up, y_title in use:
         for across, x_title, guess in privacy:
@@ -134,8 +176,8 @@ def _planes(
     if not figures:
         return None
     text = (
-        "Left: fewer recognised. Up: more usable. Bars are 95 % intervals; the horizontal axis is logarithmic, and what "
-        "lies below its end is drawn at the end."
+        "Left: fewer recognised. Up: more usable. Bars are 95 % intervals; the horizontal axis is logarithmic, and "
+        "what lies below its end is drawn at the end."
     )
     return [tag("p", text, class_="note"), tag("div", figures, class_="plots")]
 
@@ -162,43 +204,86 @@ def _attackers(
     attackers = results.get("attackers") or {}
     if not attackers:
         return None
-    searches = [n for n in tables.names(table, "attackers") if n.rsplit(".", 1)[-1] in summary.SEARCH]
-    lines = []
-    for name in searches:
-        row = tables.by_method(table, name, methods)
-        spots = [(look[m], _spot(f)) for m, f in row.items() if f.value is not None]
-        chance = next((f for (n, _, d), f in table.items() if n == f"{name}_chance" and d == "none"), None)
-        if spots:
-            title = summary.attacker_title(next(iter(row.values())))
-            suffix = "" if name.endswith(".rank1") else f" ({words.meaning(name).title})"
-            lines.append(drawing.Row(title + suffix, spots, chance.value if chance else None))
-    parts: list[Html] = [protocol_text.budget(results)]
-    if lines:
-        used = [look[m] for m in methods if any(style.name == m for line in lines for style, _ in line.spots)]
-        note = "Share of searches whose first name is right; dashed: guessing."
-        chart = drawing.rows(lines, "Attackers: share of right first names")
-        parts.append(tag("figure", drawing.legend(used), chart, tag("figcaption", note), class_="mid"))
-    of = [(name.capitalize(), tables.names(table, f"attackers.{name}")) for name in attackers]
-    parts.append(tables.figures(of, table, [m for m in methods if m != "original"], look))
+    parts: list[Html] = protocol_text.budget(results)
+    known = tables.names(table, "attackers")
+    searches = [n for n in known if n.rsplit(".", 1)[-1] == "rank1"]
+    note = "Share of searches whose first name is right; dashed: guessing."
+    parts.append(_chart([(n, f"{n}_chance") for n in searches], note, table, methods, look))
+    told = [n for n in known if n.startswith("attackers.soft.") and n.endswith(".told_learned")]
+    note = "Share of originals whose attribute an attacker reads off the result rightly; dashed: the commonest class."
+    parts.append(_chart([(n, n.replace("told_learned", "told_chance")) for n in told], note, table, methods, look))
+    of: dict[str, list[str]] = {}
+    for name in known:
+        section, leaf = name.rsplit(".", 1)
+        if leaf in ATTACKED and not section.startswith("attackers.soft"):
+            of.setdefault(summary.words_of(section).capitalize(), []).append(name)
+    for some in of.values():
+        some.sort(key=lambda name: ATTACKED.index(name.rsplit(".", 1)[-1]))
+    parts.append(tables.figures(list(of.items()), table, [m for m in methods if m != "original"], look))
     return parts
 
 
-def _groups(table: tables.Table, methods: Sequence[str], look: dict[str, drawing.Style]) -> list[Html] | None:
+def _chart(
+    names: Sequence[tuple[str, str]],
+    note: str,
+    table: tables.Table,
+    methods: Sequence[str],
+    look: dict[str, drawing.Style],
+) -> Html | None:
+    """A row for each figure (and what guessing gives), a mark for each method."""
+    lines = []
+    for name, chance in names:
+        spots = [(look[m], _spot(f)) for m, f in tables.by_method(table, name, methods).items() if f.value is not None]
+        guess = next((f.value for (n, _, d), f in table.items() if n == chance and d == "none"), None)
+        if spots:
+            lines.append(drawing.Row(summary.words_of(name.rsplit(".", 1)[0]), spots, guess))
+    if not lines:
+        return None
+    used = [look[m] for m in methods if any(style.name == m for line in lines for style, _ in line.spots)]
+    return tag("figure", drawing.legend(used), drawing.rows(lines, note), tag("figcaption", note), class_="mid")
+
+
+def _groups(
+    results: Results, table: tables.Table, methods: Sequence[str], look: dict[str, drawing.Style]
+) -> list[Html] | None:
     """A chart for each figure of the task `groups`: a row for each group, a mark for each method."""
     charts: dict[str, list[drawing.Row]] = {}
     for name in tables.names(table, "tasks.groups"):
         row = tables.by_method(table, name, methods)
-        spots = [(look[m], _spot(f)) for m, f in row.items() if f.value is not None and f.low is not None]
-        if spots:
-            group = " ".join(name.split(".")[2:-1]).replace("_", " ")
-            charts.setdefault(name.rsplit(".", 1)[-1], []).append(drawing.Row(group, spots))
+        _, _, group, leaf = name.split(".", 3)
+        # Of what should be low, the untouched rows are near 100 % and would squeeze the others.
+        untouched = words.BASELINES if words.meaning(name).better == "lower" else ()
+        spots = [(look[m], _spot(f)) for m, f in row.items() if f.value is not None and m not in untouched]
+        if spots and group not in ("worst", "gap"):
+            charts.setdefault(leaf, []).append(drawing.Row(group.replace("_", " "), spots))
     if not charts:
         return None
-    figures = [
-        tag("figure", drawing.rows(lines, words.meaning(leaf).title), tag("figcaption", words.meaning(leaf).title))
-        for leaf, lines in charts.items()
-    ]
-    return [drawing.legend([look[m] for m in methods]), tag("div", figures, class_="plots")]
+    figures = []
+    for leaf, lines in charts.items():
+        meaning = words.meaning(f"tasks.groups.{leaf}")
+        label = drawing.percent_label if meaning.unit == "share" else drawing.plain_label
+        better = f", {tables.ARROWS[meaning.better]}" if meaning.better else ""
+        title = tag("figcaption", tag("b", meaning.title), better, tag("br"), _worst(results, leaf, meaning.unit))
+        figures.append(tag("figure", title, drawing.rows(lines, meaning.title, label=label)))
+    count = (results.get("about") or {}).get("groups") or {}
+    text = "People: " + ", ".join(f"{group} {number}" for group, number in count.items()) + ". " if count else ""
+    text += (
+        "Groups are of people, by the data's gender label (how a person looks on the photos) and by thirds of the "
+        "skin's lightness as measured on the photos, light of the scene included."
+    )
+    legend = drawing.legend([look[m] for m in methods])
+    return [legend, tag("div", figures, class_="plots wide"), tag("p", text, class_="note")]
+
+
+def _worst(results: Results, leaf: str, unit: str) -> str:
+    """`Worst: a3gan skin dark (3.1 % apart), blur ...`."""
+    parts = []
+    for method, cells in results["tasks"]["groups"].items():
+        cell = cells.get("none") or {}
+        group, gap = (cell.get("worst") or {}).get(leaf), (cell.get("gap") or {}).get(leaf)
+        if group and gap and method not in words.BASELINES:
+            parts.append(f"{method} {group} ({words.number(gap, unit)} from the best)")
+    return f"Worst: {'; '.join(parts)}." if parts else ""
 
 
 def _faces(results: Results, faces: Mapping[str, bytes]) -> list[Html] | None:
@@ -208,10 +293,14 @@ def _faces(results: Results, faces: Mapping[str, bytes]) -> list[Html] | None:
     if (results["config"].get("report") or {}).get("faces") == "own":
         text = "This page shows real photographs next to their anonymised versions. Do not publish it."
         parts.append(tag("div", tag("p", tag("b", text)), class_="banner bad"))
+    else:
+        text = "Drawn people. Drawings are unlike what a method trained on photos knows; it may do better on photos."
+        parts.append(tag("p", text, class_="note"))
+    strips = []
     for title, png in faces.items():
         source = "data:image/png;base64," + base64.b64encode(png).decode("ascii")
-        parts.append(tag("figure", tag("img", src=source, alt=title), tag("figcaption", title)))
-    return parts
+        strips.append(tag("figure", tag("figcaption", title), tag("img", src=source, alt=f"faces, {title}")))
+    return [*parts, tag("div", strips, class_="strips")]
 
 
 def _everything(table: tables.Table, methods: Sequence[str], look: dict[str, drawing.Style]) -> list[Html]:

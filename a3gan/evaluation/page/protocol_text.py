@@ -29,25 +29,25 @@ def protocol(results: Results) -> list[Html]:
     far = words.number(cfg["far"], "share")
     items = [
         f"The pictures: {data['pictures']} of {data['people']} people of the split {cfg['data']['split']}, whom no "
-        f"training saw; {data['people_with_two']} people have two or more, which makes {data['genuine_pairs']} pairs of "
-        f"one person. Judged: {data['judged']}.",
-        "Every method works on the same faces, placed by the same five points. Each of its pictures is judged as it is, "
-        "after JPEG compression at quality 75 and at half size. Pictures are kept without loss in between. The run stops "
-        "if a method returns a picture unchanged (identity excepted).",
-        "The judges are recognisers that took no part in training; one that did, or one of its family, is refused. They "
-        "see every face cut out where it was in the original, also where no detector finds it any more.",
-        f"Verification: an original and a result of another picture of the same person match when their similarity is "
-        f"above a threshold. It is fixed on pairs of originals of two people so that {far} of those match. "
-        "It is not fixed on results, which would hide how well a method really does.",
+        f"training saw. {data['people_with_two']} people have two or more, which makes {data['genuine_pairs']} pairs "
+        f"of one person. Judged: {data['judged']}.",
+        "Every method works on the same faces, placed by the same five points. Its pictures are judged as they are, "
+        "after JPEG compression at quality 75 and at half size, and kept without loss in between. A method that "
+        "returns a picture unchanged ends the run (identity excepted).",
+        "The judges are recognisers that took no part in training; one that did, or one of its family, is refused. "
+        "They see every face cut out where it was in the original, also where no detector finds it any more.",
+        "Verification: an original and a result of another picture of the same person match when their similarity is "
+        f"above a threshold. It is fixed on pairs of originals of two people so that {far} of these match, and not on "
+        "results, which would flatter the method. A further figure sets it anew on results, for an attacker who knows.",
         "Search: a result looks for its person among all originals, its own original left out (in a second figure: "
         "left in). Beside each share stands what guessing gives, and what shuffled names give.",
-        "A face that no detector finds counts as hidden in one figure and is judged all the same in another; for use it "
-        "counts as lost. Both are shown.",
+        "A face that no detector finds counts as hidden in one figure and is judged all the same in another; for use "
+        "it counts as lost. Both are shown.",
         f"Intervals of 95 %: {cfg['bootstrap']} bootstrap draws of people, not of pictures, since two pictures of one "
-        "person are no independent evidence. Where nothing was seen, the upper bound for one trial a person is given "
-        "(Clopper and Pearson, 1934); it is about 3 / n.",
-        f"The original row is the sanity check: a judge that does not recognise originals proves nothing. Policy: "
-        f"{cfg['policy'] or 'preset expression'}, alpha {cfg['alpha']:g}, seed {cfg['seed']}.",
+        "person are no independent evidence. Where nothing was seen, the upper bound is that of one trial a person "
+        "(Clopper and Pearson, 1934), about 3 / n.",
+        "The rows original and identity are the sanity check: a judge that does not recognise originals proves "
+        f"nothing. Policy: {cfg['policy'] or 'preset expression'}, alpha {cfg['alpha']:g}, seed {cfg['seed']}.",
     ]
     parts = [tag("ul", [tag("li", item) for item in items])]
     attackers = [name for name in results.get("attackers") or {} if name in ATTACKERS]
@@ -61,15 +61,41 @@ def protocol(results: Results) -> list[Html]:
     return parts
 
 
-def budget(results: Results) -> Html:
-    """What the attackers were given."""
-    attack = results["config"].get("attack") or {}
-    given = ", ".join(f"{key.replace('_', ' ')} {words.as_json(value)}" for key, value in attack.items())
-    text = (
-        "Each learned from the method's output on other people than the judged ones, with the same budget for every "
-        "method. On identity it must succeed: that row shows that the attacker works."
-    )
-    return tag("p", text + (f" Budget: {given}." if given else ""), class_="note")
+def budget(results: Results) -> list[Html]:
+    """What the attackers were given, and whether each works."""
+    attack = results.get("attack") or {}
+    given, p0 = attack.get("budget") or {}, (attack.get("p0") or {}).get("rank1") or {}
+    text = "Each learned from the method's output on people who are not judged, with one budget for all methods."
+    if given:
+        steps = ", ".join(f"{name.replace('_', ' ')} {count}" for name, count in given["steps"].items())
+        text += (
+            f" Learned from: {given['pictures']} pictures of {given['people']} people (split {given['split']}), "
+            f"at most {given['per_person']} of one, {given['degradations']}. Judged: {given['judged_pictures']} "
+            f"pictures of {given['judged_people']} people. Steps: {steps}; batches of {given['batch']}. "
+            f"All start from {given['starts_from']}."
+        )
+    parts = [tag("p", text, class_="note")]
+    if works := attack.get("works"):
+        parts += [tag("h3", "Do the attackers work?"), sanity(works, p0.get("value"))]
+    return parts
+
+
+def sanity(works: dict[str, Any], ceiling: float | None) -> Html:
+    """What each attacker reaches where it must succeed."""
+    rows = []
+    for name, verdict in works.items():
+        said = {True: "works", False: "fails: its figures prove nothing", None: "not tested"}[verdict["works"]]
+        shown = [
+            f"{where.replace('_', ' ')} {words.number(verdict[where], 'share')}"
+            for where in verdict if where not in ("figure", "needed", "works")
+        ]  # fmt: skip
+        figure = words.meaning(verdict["figure"]).title
+        needed = words.number(verdict["needed"], "share")
+        rows.append((name, figure, needed, ", ".join(shown) or "–", tag("b", said) if not verdict["works"] else said))
+    caption = "Where nothing, or next to nothing, was hidden an attacker must recognise."
+    if ceiling is not None:
+        caption += f" The recogniser itself names {words.number(ceiling, 'share')} of the originals rightly (P0)."
+    return tables.plain(rows, ("attacker", "figure", "needed", "reached", ""), caption)
 
 
 def origin(results: Results) -> list[Html]:
@@ -81,7 +107,9 @@ def origin(results: Results) -> list[Html]:
     rows += [(f"judge {name}", tag("code", print_)) for name, print_ in results["judges"].items()]
     if results.get("attributes_judge"):
         rows.append(("attribute judge", tag("code", results["attributes_judge"])))
-    rows += [(name.replace("_", " "), tag("code", words.as_json(v))) for name, v in (results.get("hashes") or {}).items()]
+    rows += [
+        (name.replace("_", " "), tag("code", words.as_json(v))) for name, v in (results.get("hashes") or {}).items()
+    ]
     versions = {"a3gan": results["version"], **(results.get("versions") or {})}
     rows.append(("versions", ", ".join(f"{name} {v}" for name, v in versions.items())))
     cfg = results["config"]
@@ -90,8 +118,8 @@ def origin(results: Results) -> list[Html]:
         tag("pre", command(results)),
         tables.plain(rows, ("what", "its hash or version")),
         tag("details", tag("summary", "All settings"), tag("pre", settings)),
-        tag("footer", "The same data, weights and settings give the same numbers on one machine; results.json beside this "
-            "page holds all of them."),
+        tag("footer", "The same data, weights and settings give the same numbers on one machine; results.json beside "
+            "this page holds all of them."),
     ]  # fmt: skip
 
 

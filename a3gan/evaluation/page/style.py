@@ -2,11 +2,13 @@
 
 METHOD_COLOURS = 8  # as many as there are in the sheet; more methods start over, their markers do not
 
-CSS = """
+CSS = (
+    """
 :root {
   --ground: #ffffff; --text: #1c1f23; --soft: #5b626b; --line: #d9dde2; --shade: #f4f6f8; --mark: #e3efe4;
   --good: #1d6b33; --bad: #a4262c; --alert: #fbe9e9; --warn: #fdf3dc; --warn-line: #c48a00;
-  --m0: #0b62b8; --m1: #b85c00; --m2: #6f4bb8; --m3: #007a6c; --m4: #a8324e; --m5: #6a6f00; --m6: #55606b; --m7: #8a4b2f;
+  --m0: #0b62b8; --m1: #b85c00; --m2: #6f4bb8; --m3: #007a6c; --m4: #a8324e; --m5: #6a6f00; --m6: #55606b;
+    --m7: #8a4b2f;
   --original: #1c1f23;
 }
 @media screen and (prefers-color-scheme: dark) {
@@ -30,7 +32,8 @@ li { margin: .2rem 0; }
 .note, figcaption, caption { color: var(--soft); font-size: .875rem; line-height: 1.45; }
 caption { text-align: left; caption-side: bottom; padding-top: .5rem; }
 code, pre { font-family: ui-monospace, "SF Mono", Menlo, Consolas, "DejaVu Sans Mono", monospace; font-size: .85em; }
-pre { background: var(--shade); padding: .8rem 1rem; border-radius: 6px; white-space: pre-wrap; word-break: break-word; }
+pre { background: var(--shade); padding: .8rem 1rem; border-radius: 6px; white-space: pre-wrap;
+    word-break: break-word; }
 a { color: inherit; }
 nav { font-size: .9rem; color: var(--soft); margin: .8rem 0 0; }
 nav a { margin-right: .9rem; white-space: nowrap; }
@@ -44,7 +47,8 @@ nav a { margin-right: .9rem; white-space: nowrap; }
 .banner.good { border-color: var(--good); background: var(--mark); }
 .banner p, .banner ul { margin: .2rem 0; }
 .scroll { overflow-x: auto; margin: .6rem 0 1rem; }
-table { border-collapse: collapse; font-size: .86rem; line-height: 1.35; font-variant-numeric: tabular-nums; width: 100%; }
+table { border-collapse: separate; border-spacing: 0; font-size: .86rem; line-height: 1.35; font-variant-numeric: tabular-nums;
+    width: 100%; }
 th, td { padding: .38rem .6rem; text-align: right; vertical-align: top; border-bottom: 1px solid var(--line); }
 th:first-child, td:first-child { text-align: left; }
 table.words td, table.words th { text-align: left; }
@@ -60,13 +64,18 @@ td.best small { font-weight: 400; }
 .better { color: var(--soft); white-space: nowrap; }
 .swatch { display: inline-block; width: .7em; height: .7em; border-radius: 50%; margin-right: .35em; }
 .plots { display: grid; grid-template-columns: repeat(auto-fill, minmax(19rem, 1fr)); gap: 1.2rem; }
+.plots.wide { grid-template-columns: repeat(auto-fill, minmax(28rem, 1fr)); }
+.strips { display: grid; gap: .35rem; max-width: 46rem; }
+.strips figure { display: grid; grid-template-columns: 5.5rem 1fr; align-items: center; margin: 0; }
+.strips img { width: 100%; }
 figure { margin: .6rem 0 1rem; break-inside: avoid; }
 figure svg { width: 100%; height: auto; display: block; }
 figure.narrow { max-width: 34rem; }
 figure.mid { max-width: 46rem; }
 figure img { max-width: 100%; height: auto; image-rendering: auto; border-radius: 4px; display: block; }
 .legend { display: flex; flex-wrap: wrap; gap: .2rem 1.1rem; font-size: .875rem; margin: .3rem 0; }
-.legend svg, figure .legend svg { display: inline-block; width: 1em; height: 1em; vertical-align: -.12em; margin-right: .35em; }
+.legend svg, figure .legend svg { display: inline-block; width: 1em; height: 1em; vertical-align: -.12em;
+    margin-right: .35em; }
 svg text { fill: var(--text); font: 12px system-ui, -apple-system, "Segoe UI", Roboto, Arial, sans-serif; }
 svg .soft { fill: var(--soft); }
 svg .title { font-weight: 600; }
@@ -79,21 +88,26 @@ footer { margin-top: 3rem; color: var(--soft); font-size: .85rem; }
 @media (max-width: 46rem) {
   body { padding: 1rem .8rem 3rem; font-size: 15px; }
   .summary { grid-template-columns: 1fr; }
+  .plots.wide { grid-template-columns: 1fr; }
+  .strips figure { grid-template-columns: 1fr; }
   th:first-child { position: sticky; left: 0; background: var(--ground); max-width: 9.5rem; min-width: 8.5rem; }
   tr.part th:first-child { background: var(--shade); max-width: none; }
   thead th, td { padding: .35rem .45rem; }
 }
 @media print {
   @page { margin: 14mm 12mm; size: A4; }
+  html { font-size: 9.5pt; }
   body { font-size: 9.5pt; max-width: none; padding: 0; }
   h2 { break-after: avoid; margin-top: 1.6rem; } h3 { break-after: avoid; }
   nav { display: none; }
   table { font-size: 7.2pt; } td, th { padding: .22rem .3rem; } tbody th { min-width: 7rem; max-width: 11rem; }
+  h2, h3, tr.part, thead, .legend { break-after: avoid; }
   .scroll { overflow: visible; } tr, figure, .card, .banner { break-inside: avoid; }
   thead { display: table-header-group; }
   .card, .banner, td.best, tr.part th, pre, .swatch { print-color-adjust: exact; -webkit-print-color-adjust: exact; }
   .plots { grid-template-columns: 1fr 1fr; }
 }
-""" + "".join(
-    f".m{i}{{color:var(--m{i})}}" for i in range(METHOD_COLOURS)
-) + ".original{color:var(--original)}\n"
+"""
+    + "".join(f".m{i}{{color:var(--m{i})}}" for i in range(METHOD_COLOURS))
+    + ".original{color:var(--original)}\n"
+)

@@ -12,7 +12,7 @@ from a3gan.evaluation.page.html import Html, tag
 from a3gan.evaluation.page.tables import Table
 
 Results = dict[str, Any]
-SEARCH = ("rank1", "rank1_included", "rank1_reverse")  # all mean: the first name given is right
+LEARNED = ("parrot", "adaptive", "inversion", "background")  # who need nothing but published pictures
 
 
 def cards(results: Results, table: Table, method: str) -> Html:
@@ -34,25 +34,28 @@ def _recognised(results: Results, table: Table, method: str) -> list[Html]:
             continue
         before = table.get((f"verification.{judge}.tar", "original", "none"))
         lines.append(tag("p", tag("span", words.value(tar), class_="big"), _certain(tar), class_="first"))
-        text = f"of the pairs of one person are still matched by recogniser {judge}, which learned nothing about this method"
+        text = f"of the pairs of one person are still matched by recogniser {judge}, which knows nothing of this method"
         if before is not None:
             text += f"; between originals it matches {words.number(before.value, 'share')}"
         lines.append(tag("p", f"{text}, with {far} of the pairs of two people mistaken for one."))
         rank, chance = (table.get((f"identification.{judge}.{k}", method, "none")) for k in ("rank1", "rank1_chance"))
         if rank is not None and rank.value is not None:
-            text = f"Searched among all originals, its own photo left out, the first name is right in {words.sentence(rank)}"
-            lines.append(tag("p", text + (f"; guessing gives {words.number(chance.value, 'share')}." if chance else ".")))
+            share = words.sentence(rank)
+            text = f"Searched among all originals, its own photo left out, the first name is right in {share}"
+            lines.append(
+                tag("p", text + (f"; guessing gives {words.number(chance.value, 'share')}." if chance else "."))
+            )
     if found := strongest(table, method):
         chance = table.get((f"{found.section}.{found.leaf}_chance", method, "none"))
         text = [
             "The strongest attacker who learned from this method's output on other people, ",
-            tag("b", attacker_title(found)), f", names the right person in {words.sentence(found)}",
+            tag("b", words_of(found.section)), f", names the right person in {words.sentence(found)}",
             f"; guessing gives {words.number(chance.value, 'share')}." if chance else ".",
         ]  # fmt: skip
         lines.append(tag("p", text))
-    elif not results.get("attackers"):
+    elif lines and not results.get("attackers"):
         lines.append(tag("p", "No attacker was trained against it: a determined one may do better than this."))
-    return lines or [tag("p", "No judge was given.")]
+    return lines or [tag("p", "No judge was given, or no person has two pictures: nothing is known of this.")]
 
 
 def _certain(figure: Figure) -> Html | None:
@@ -65,17 +68,14 @@ def _certain(figure: Figure) -> Html | None:
 
 
 def strongest(table: Table, method: str) -> Figure | None:
-    """The trained attacker's search that is right most often on pictures as they are."""
-    found = [
-        f for (name, m, d), f in table.items()
-        if m == method and d == "none" and name.startswith("attackers.") and f.leaf in SEARCH and f.value is not None
-    ]  # fmt: skip
-    return max(found, key=lambda f: f.value, default=None)
+    """The attacker's search that is right most often on pictures as they are, of those who need no inside knowledge."""
+    found = [table.get((f"attackers.{attacker}.rank1", method, "none")) for attacker in LEARNED]
+    return max((f for f in found if f is not None and f.value is not None), key=lambda f: f.value, default=None)
 
 
-def attacker_title(figure: Figure) -> str:
-    """`parrot`, or `linkability, same key` for a figure deeper down."""
-    return ", ".join(part.replace("_", " ") for part in figure.section.split(".")[1:])
+def words_of(section: str) -> str:
+    """`linkability, same key, parrot` of attackers.linkability.same_key.parrot."""
+    return ", ".join(part.replace("_", " ") for part in section.split(".")[1:])
 
 
 def _usable(table: Table, method: str) -> list[Html]:
@@ -85,9 +85,9 @@ def _usable(table: Table, method: str) -> list[Html]:
         lines.append(tag("p", tag("span", words.value(found), class_="big"), _certain(found), class_="first"))
         lines.append(tag("p", "of the faces are still found by a face detector where they were."))
     for name, text in (
-        ("expression.agreement_found", "Smiling or neutral is read as on the original, a face not found counting as lost: {}."),
-        ("tasks.fatigue.stills.yawning_agreement", "Yawning is read as on the original: {}."),
-        ("tasks.fatigue.stills.eyes_closed_agreement", "Closed eyes are read as on the original: {}."),
+        ("expression.agreement_found", "Smiling or neutral is read as on the original, faces not found lost: {}."),
+        ("tasks.fatigue.stills.yawning_agreement_found", "Yawning, the same: {}."),
+        ("tasks.fatigue.stills.eyes_closed_agreement_found", "Closed eyes, the same: {}."),
     ):  # fmt: skip
         figure = table.get((name, method, "none"))
         if figure is not None and figure.value is not None:
@@ -97,10 +97,24 @@ def _usable(table: Table, method: str) -> list[Html]:
 
 def _costs(results: Results, table: Table, method: str) -> list[Html]:
     lines = []
-    shown = [f for (name, m, d), f in table.items() if m == method and d == "none" and name.startswith("tasks.speed")]
-    for figure in shown[:4]:
-        meaning = words.meaning(figure)
-        lines.append(tag("p", f"{meaning.title}: {words.number(figure.value, meaning.unit)}"))
+    fast = [
+        f for (name, m, d), f in table.items()
+        if m == method and d == "none" and name.startswith("tasks.speed.") and f.leaf == "faces_per_second"
+    ]  # fmt: skip
+    for figure in fast:
+        batch = figure.section.rsplit(".", 1)[-1]
+        text = " aligned faces a second, one at a time" if batch == "1" else f" in passes of {batch}"
+        shown = words.number(figure.value)
+        big = batch == "1"
+        lines.append(tag("p", tag("span", shown, class_="big") if big else shown, text))
+    for name, text in (
+        ("tasks.quality.landmarks", "The points of the face move by {} of the eyes' distance."),
+        ("tasks.quality.colour_around", "Around the face colours change by ΔE {}."),
+    ):
+        figure = table.get((name, method, "none"))
+        if figure is not None and figure.value is not None:
+            shown = words.number(figure.value, "share" if "landmarks" in name else "")
+            lines.append(tag("p", text.format(shown)))
     lost = [row["mosaicked"] for row in results["rows"] if row["method"] == method and row["degradation"] == "none"]
     if lost and lost[0] is not None:
         count = results["data"]["pictures"]
@@ -122,7 +136,7 @@ def comparison(results: Results, table: Table, methods: Sequence[str], look: dic
     used = [i for i in range(len(columns)) if any(row[i] is not None for row in rows.values())]
     body = []
     for method, row in rows.items():
-        cells = [tag("td", words.number(row[i].value, "share") if row[i] is not None else "–") for i in used]
+        cells = [tag("td", words.value(row[i]) if row[i] is not None else "–") for i in used]
         dot = tag("span", "", class_=f"swatch {look[method].css}", style="background:currentColor")
         body.append(tag("tr", tag("th", dot, method, scope="row"), cells))
     top = tag("thead", tag("tr", tag("th", "", scope="col"), [tag("th", columns[i][0], scope="col") for i in used]))

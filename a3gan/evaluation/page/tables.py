@@ -13,6 +13,7 @@ from a3gan.evaluation.page.html import Html, tag
 Table = dict[tuple[str, str, str], Figure]  # (name, method, degradation)
 SHORT = {"jpeg75": "J", "half": "½"}
 FLOORS = {"_chance": "guessing", "_floor": "shuffled names"}  # figures that stand beside another one
+HALVES = ("frechet", "kernel")  # their floor is the distance of two halves of the originals
 ARROWS = {"lower": "↓ lower is better", "higher": "↑ higher is better"}
 
 
@@ -38,7 +39,7 @@ def cell(figure: Figure | None, table: Table, meaning: words.Meaning, is_best: b
     for degradation, short in SHORT.items():
         other = table.get((figure.name, figure.method, degradation))
         if other is not None and other.value is not None:
-            after.append(f"{short} {words.number(other.value, meaning.unit).removesuffix(' %')}")
+            after.append(f"{short} {words.number(other.value, meaning.unit).removesuffix(words.PER_CENT)}")
     if after:
         parts.append(tag("small", " · ".join(after)))
     return tag("td", parts, class_="best" if is_best else None)
@@ -80,7 +81,7 @@ def _line(name: str, table: Table, methods: Sequence[str]) -> Html | None:
         return None
     meaning = words.meaning(next(iter(row.values())))
     winner = words.best(row, meaning.better)
-    title: list[Any] = [meaning.title]
+    title: list[Any] = [words.title(next(iter(row.values())))]
     if meaning.better:
         title.append(tag("small", ARROWS[meaning.better], class_="better"))
     if beside := floors(name, table, methods):
@@ -93,10 +94,11 @@ def floors(name: str, table: Table, methods: Sequence[str]) -> str:
     """What guessing and shuffled names give for a figure: `guessing 0.37 %, shuffled names 0.40 %`."""
     parts = []
     for ending, text in FLOORS.items():
+        text = "two halves of the originals" if name.rsplit(".", 1)[-1] in HALVES else text
         row = by_method(table, name + ending, methods)
         seen = [figure.value for figure in row.values() if figure.value is not None]
         if seen:
-            parts.append(f"{text} {words.number(max(seen), 'share')}")
+            parts.append(f"{text} {words.number(max(seen), words.meaning(name).unit)}")
     return ", ".join(parts)
 
 

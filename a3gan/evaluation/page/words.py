@@ -1,51 +1,46 @@
-"""Figures in words: their titles, units and the better direction, from the catalogue, and numbers as people read them."""
+"""Figures in words: title, unit and better direction from the catalogue, and numbers as people read them."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
-from a3gan.evaluation.listing import Figure
+from a3gan.evaluation import catalogue
+from a3gan.evaluation.catalogue import Meaning
+from a3gan.evaluation.listing import Figure, apart
 
+PER_CENT = "\u00a0%"  # never broken from its number
+NARROW = "\u202f"  # between thousands
+SMALLEST = 0.001  # what is smaller is not written out
 BASELINES = ("original", "identity")  # hide nothing by definition: never marked as the best
-
-
-@dataclass(frozen=True)
-class Meaning:
-    """What a figure is: `unit` "share" (shown in per cent), another unit, or "". better: "lower", "higher" or ""."""
-
-    title: str
-    unit: str = ""
-    better: str = ""
-    side: str = ""  # "privacy" or "use"
 
 
 def meaning(figure: Figure | str) -> Meaning:
     """From the catalogue; a figure that it does not know gets its name as title."""
-    try:
-        from a3gan.evaluation import catalogue
-    except ImportError:
-        from types import SimpleNamespace
-
-        catalogue = SimpleNamespace(FIGURES={})
-
     name = figure if isinstance(figure, str) else figure.name
-    leaf = name.rsplit(".", 1)[-1]
-    known = catalogue.FIGURES.get(name) or catalogue.FIGURES.get(leaf)
+    known = catalogue.meaning(name)
     if known is None:
         share = isinstance(figure, Figure) and figure.low is not None
-        return Meaning(leaf.replace("_", " "), "share" if share else "")
-    return Meaning(known.title, known.unit or "", known.better or "", known.side or "")
+        return Meaning(name.rsplit(".", 1)[-1].replace("_", " "), "share" if share else "")
+    return known
 
 
 def number(value: float | None, unit: str = "") -> str:
-    """One value with its unit."""
+    """One value; shares in per cent. Other units stand in the title."""
     if value is None:
         return "–"
     if unit == "share":
-        return f"{100 * value:.{_digits(value)}f} %" if value not in (0, 1) else f"{100 * value:.0f} %"
-    text = f"{value:.0f}" if float(value).is_integer() and abs(value) >= 10 else f"{value:.3g}"
-    return f"{text} {unit}".rstrip()
+        return f"{100 * value:.{_digits(value)}f}{PER_CENT}" if value not in (0, 1) else f"{100 * value:.0f}{PER_CENT}"
+    if value == 0:
+        return "0"
+    if abs(value) < SMALLEST:
+        return f"< {SMALLEST}" if value > 0 else f"> -{SMALLEST}"
+    return f"{value:.0f}" if float(value).is_integer() and abs(value) >= 10 else f"{value:.3g}"
+
+
+def title(figure: Figure | str) -> str:
+    """The figure's title, with its unit unless that is a share."""
+    known = meaning(figure)
+    return known.title if known.unit in ("", "share") else f"{known.title}, in {known.unit}"
 
 
 def _digits(share: float) -> int:
@@ -55,7 +50,7 @@ def _digits(share: float) -> int:
 
 def brackets(figure: Figure, unit: str = "share") -> str:
     """The interval alone: `1.12 – 2.74`; nothing or everything seen: the bound on the open side."""
-    if figure.value is None or figure.low is None or figure.high is None:
+    if figure.value is None or figure.low is None or figure.high is None or figure.low == figure.high:
         return ""
     if unit == "share" and figure.value == 0:
         return f"< {number(figure.high, unit)}"
@@ -69,8 +64,8 @@ def brackets(figure: Figure, unit: str = "share") -> str:
 
 def value(figure: Figure, unit: str = "share") -> str:
     """The value as a table says it; `0 of n` where nothing was seen."""
-    if figure.value == 0 and unit == "share" and figure.count:
-        return f"0 of {figure.count:,}".replace(",", " ")
+    if figure.value == 0 and unit == "share" and figure.count and figure.high:
+        return f"0 of {figure.count:,}".replace(",", NARROW)
     return number(figure.value, unit)
 
 
@@ -80,10 +75,8 @@ def sentence(figure: Figure, unit: str = "share") -> str:
     return f"{value(figure, unit)} ({inside})" if inside else value(figure, unit)
 
 
-def best(figures: dict[str, Figure], better: str) -> str | None:
+def best(figures: dict[str, Figure], better: str | None) -> str | None:
     """The method whose interval lies wholly on the better side of every other one's; None where there is none."""
-    from a3gan.evaluation.listing import apart
-
     rivals = [f for name, f in figures.items() if name not in BASELINES and f.value is not None]
     if len(rivals) < 2 or better not in ("lower", "higher"):
         return None
