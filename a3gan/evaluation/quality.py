@@ -70,32 +70,38 @@ def set_distances(
 ) -> dict[str, Interval | float]:
     """frechet and kernel distance of results `after` [N, D] to originals `before` [N, D].
 
-    frechet_floor, kernel_floor: between two halves of the originals, split by people (`person` [N]): what two sets of
-    real people of half the number differ by; a distance of finite sets is biased upwards. The interval of frechet draws
-    people; that of kernel is the mean over subsets ± 2 standard deviations of one subset.
+    The interval of frechet draws people (`person` [N]); that of kernel is the mean over subsets ± 2 standard deviations
+    of one subset.
     """
     names, index = np.unique(person, return_inverse=True)
     distance = frechet(before, after)
     draws = []
-    for weights in statistics.people_weights(len(names), replicates, seed) if len(names) > 1 else ():
+    same = np.array_equal(before, after)
+    for weights in statistics.people_weights(len(names), replicates, seed) if len(names) > 1 and not same else ():
         rows = np.repeat(np.arange(len(index)), weights[index].astype(int))
         draws.append(frechet(before[rows], after[rows]))
     # Drawing with replacement adds to the distance: the percentiles are moved onto the estimate.
-    low, high = np.percentile(draws, [2.5, 97.5]) - np.median(draws) + distance if draws else (0.0, float("inf"))
+    low, high = np.percentile(draws, [2.5, 97.5]) - np.median(draws) + distance if draws else ((0.0, 0.0) if same else (np.nan, np.nan))
     kernel = kernel_subsets(before, after, seed=seed)
-    result: dict[str, Interval | float] = {
-        "frechet": Interval(distance, float(max(low, 0.0)), float(high), len(after), len(names)),
+    return {
+        "frechet": Interval(distance, float(np.maximum(low, 0.0)), float(high), len(after), len(names)),
         "kernel": Interval(
             kernel["value"], kernel["value"] - 2 * kernel["deviation"], kernel["value"] + 2 * kernel["deviation"],
             len(after), len(names),
         ),
     }  # fmt: skip
+
+
+def floors(before: np.ndarray, person: np.ndarray, seed: int = 0) -> dict[str, float]:
+    """frechet_floor, kernel_floor: between two halves of the originals [N, D], split by people: what two sets of real
+    people of half the number differ by; a distance of finite sets is biased upwards."""
+    names, index = np.unique(person, return_inverse=True)
     rng, halves = np.random.default_rng(seed), []
     for _ in range(HALVES if len(names) > 3 else 0):
         side = np.isin(index, rng.permutation(len(names))[: len(names) // 2])
         halves.append((frechet(before[side], before[~side]), kernel_distance(before[side], before[~side])))
-    floors = np.mean(halves, 0) if halves else (float("nan"), float("nan"))
-    return result | {"frechet_floor": float(floors[0]), "kernel_floor": float(floors[1])}
+    found = np.mean(halves, 0) if halves else (np.nan, np.nan)
+    return {"frechet_floor": float(found[0]), "kernel_floor": float(found[1])}
 
 
 # --- of each picture ------------------------------------------------------------------------------------------------

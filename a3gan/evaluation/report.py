@@ -140,8 +140,56 @@ def markdown(results: dict[str, Any]) -> str:
     ]
     for judge in results["thresholds"]:
         lines += ["", *_privacy(results, judge)]
-    lines += ["", *_use(results)]
+    lines += ["", *_use(results), *_tasks(results), *_attackers(results)]
+    for title, some in (("Turned off", results.get("off")), ("Doubtful", results.get("warnings"))):
+        lines += ["", f"## {title}", "", *(f"- {line}" for line in some)] if some else []
+    if gate := results.get("limits"):
+        lines += ["", "## Limits", "", *(f"- {'kept' if one['kept'] else 'BROKEN'}: {one['text']}" for one in gate)]
     return "\n".join(lines) + "\n"
+
+
+def _tasks(results: dict[str, Any]) -> list[str]:
+    """The headline figures of the other tasks, of pictures as they are: figures down, methods across."""
+    from a3gan.evaluation import listing
+    from a3gan.evaluation.page.page import headline_parts
+
+    table = listing.table(results)
+    parts = [(t, names) for t, names in headline_parts(table) if any(n.startswith("tasks.") for n in names)]
+    lines = _by_method(results, table, parts)
+    return ["", "## Fatigue, quality, attributes", "", *lines] if lines else []
+
+
+def _attackers(results: dict[str, Any]) -> list[str]:
+    """What attackers who learned still find, of pictures as they are, and whether they work."""
+    from a3gan.evaluation import listing
+    from a3gan.evaluation.page import words
+    from a3gan.evaluation.page.page import attacker_parts
+
+    table = listing.table(results)
+    lines = _by_method(results, table, attacker_parts(table))
+    works = (results.get("attack") or {}).get("works") or {}
+    for name, verdict in works.items():
+        said = {True: "works", False: "FAILS where it must succeed", None: "was not tested"}[verdict["works"]]
+        lines += ["", f"{name} {said} (needed: {words.number(verdict['needed'], 'share')})."]
+    return ["", "## Attackers that learned from results of other people", "", *lines] if lines else []
+
+
+def _by_method(results: dict[str, Any], table: dict[Any, Any], parts: list[tuple[str, list[str]]]) -> list[str]:
+    """Figures down, methods across, with intervals; rows that are figures of another's floor are left out."""
+    from a3gan.evaluation.page import tables, words
+
+    methods = list(dict.fromkeys(row["method"] for row in results["rows"]))
+    rows = []
+    for title, names in parts:
+        for name in names:
+            row = tables.by_method(table, name, methods)
+            if tables.is_floor(name, table) or all(f.value is None for f in row.values()):
+                continue
+            unit = words.meaning(name).unit
+            cells = [words.sentence(row[m], unit) if m in row else "-" for m in methods]
+            beside = tables.floors(name, table, methods)
+            rows.append([f"{title}: {words.title(name)}" + (f" ({beside})" if beside else ""), *cells])
+    return _table(["figure", *methods], rows) if rows else []
 
 
 def _table(head: list[str], rows: list[list[str]]) -> list[str]:

@@ -168,19 +168,25 @@ def no_quality(bench: Bench) -> str:
 
 def quality(bench: Bench) -> By:
     """Set distances by extractor, errors of points and pose, and what changed in and around the face."""
-    from a3gan.evaluation.quality import landmark_errors, pair_distances, set_distances
+    from a3gan.evaluation.quality import floors, landmark_errors, pair_distances, set_distances
 
     extractors = {f"by_{name}": (f"judge-{name}", "embedding") for name in bench.judges}
     if bench.attributes is not None:
         extractors = {f"by_{bench.attributes.network.family}": ("looks", "hidden")} | extractors
     first, who, result = bench.table(ORIGINAL), bench.main.person, {}
+    least = {
+        (title, d): floors(first[d, scorer][feature], who, bench.cfg.seed)
+        for title, (scorer, feature) in extractors.items()
+        for d in bench.cfg.degradations
+    }
+    replicates = max(2, min(20, bench.cfg.bootstrap // 10))
     for name in bench.names:
         result[name], table = {}, bench.table(name)
         for degradation in bench.cfg.degradations:
             cell: dict[str, Any] = {}
             for title, (scorer, feature) in extractors.items():
                 pair = (t[degradation, scorer][feature] for t in (first, table))
-                cell[title] = set_distances(*pair, who, bench.cfg.seed)
+                cell[title] = set_distances(*pair, who, bench.cfg.seed, replicates) | least[title, degradation]
             if bench.attributes is not None:
                 points = (first["none", "attributes"]["landmarks"], table[degradation, "attributes"]["landmarks"])
                 cell |= landmark_errors(*points, who, bench.draw)

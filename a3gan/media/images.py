@@ -344,7 +344,8 @@ def reason(error: Exception) -> str:
     if isinstance(error, UnidentifiedImageError):
         return "not a picture that can be read here"
     if isinstance(error, OSError) and error.strerror:
-        return error.strerror if error.filename is None else f"{error.strerror}: {error.filename}"
+        hidden = error.filename is None or str(error.filename).endswith(".tmp")  # nobody asked for a temporary file
+        return error.strerror if hidden else f"{error.strerror}: {error.filename}"
     return " ".join(str(error).split()) or type(error).__name__
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from a3gan.anonymizers.base import face_seed
 from a3gan.errors import UserError
 from a3gan.media.stages import SecondPass, Work, run_second_pass
+from a3gan.media.threads import beside_stages
 
 if TYPE_CHECKING:
     from a3gan.anonymizers.anonymizer import Anonymizer
@@ -132,6 +133,7 @@ class LivePass(SecondPass):
             yield work
 
 
+@beside_stages()
 def anonymize_camera(
     camera: CameraReader, output: Path | None, anonymizer: Anonymizer, settings: Settings, *,
     show: Callable[[np.ndarray], None] | None = None, seconds: float | None = None,

@@ -22,6 +22,7 @@ import torch
 from a3gan.errors import UserError
 from a3gan.media import account
 from a3gan.media.stages import Progress, SecondPass, run_second_pass
+from a3gan.media.threads import beside_stages
 from a3gan.media.whom import Whom
 
 if TYPE_CHECKING:
@@ -61,6 +62,7 @@ class Found:
     cuts: Sequence[int] = ()
 
 
+@beside_stages()
 def anonymize_video(
     source: str | Path, output: str | Path, anonymizer: Anonymizer, settings: Settings, *,
     account_path: Path | None = None, sheet_path: Path | None = None, batch: int | None = None,
@@ -139,6 +141,7 @@ def refuse_impossible(anonymizer: Anonymizer, settings: Settings, policy: Any) -
     method.anonymize(empty, policy=policy, seeds=[], alpha=settings.alpha)
 
 
+@beside_stages()
 def find_tracks(
     source: str | Path, detector: Callable[[], Any], settings: Settings, progress: Progress | None = None
 ) -> Found:

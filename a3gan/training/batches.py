@@ -89,8 +89,10 @@ def training_batch(stage: Stage, rows: Tensor, targets: dict[str, Tensor]) -> Ba
     targets: `all_targets` of the stage's data.
     """
     cfg, own = stage.cfg, stage.draw(len(rows))
-    batch = make_batch(stage.data, rows if own is None else own, targets, stage.device, cfg.run.channels_last)
-    if own is None and cfg.data.flip:
+    if own is not None:  # such stages augment first, and lay out in memory what comes of it
+        return make_batch(stage.data, own, targets, stage.device, channels_last=False)
+    batch = make_batch(stage.data, rows, targets, stage.device, cfg.run.channels_last)
+    if cfg.data.flip:
         batch = mirror(batch, (torch.rand(len(rows)) < 0.5).to(stage.device))
     return batch
 

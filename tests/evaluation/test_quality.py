@@ -70,7 +70,10 @@ def test_set_distances_have_floors_and_repeat() -> None:
     assert figures == quality.set_distances(a, a + 2.0, who, seed=1)
     distance = figures["frechet"]
     assert distance.value == pytest.approx(4 * 6) and distance.low <= distance.value <= distance.high
-    assert 0 < figures["frechet_floor"] < distance.value and figures["kernel"].low < figures["kernel"].high
+    assert figures["kernel"].low < figures["kernel"].high
+    assert 0 < quality.floors(a, who)["frechet_floor"] < distance.value
+    assert quality.set_distances(a, a, who)["frechet"].high == 0.0
+    assert np.isnan(quality.set_distances(a, a + 2.0, np.zeros(400))["frechet"].low)
 
 
 def test_errors_of_points_and_pose() -> None:

@@ -21,7 +21,7 @@ LIMITS = "limits: {verification.b.tar: {max: 0.1}}\n"
 
 @pytest.fixture(scope="module")
 def raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Ten people with two drawn photos each, in a table with landmarks (so that no detector is needed), without splits."""
+    """Ten people with two drawn photos each, in a table without splits, with landmarks (so that no detector is needed)."""
     folder = tmp_path_factory.mktemp("raw")
     faces = synthetic_faces(20, 64, 5, identities=10)
     lines = ["file,identity,expression,left_eye_x,left_eye_y,right_eye_x,right_eye_y,nose_x,nose_y,mouth_left_x,"
@@ -46,8 +46,10 @@ def test_a_raw_table_is_prepared_once_with_people_set_aside(raw: Path, tmp_path:
     made = sources.prepared(cfg).data
     assert made.photos == str(raw) and Path(made.path).parent == tmp_path / "run" / "cache"
     faces = FaceSet.load(made.path)
-    train, test = ({faces.identity_names[i] for i, s in zip(faces.identity.tolist(), faces.split) if s == w}
-                   for w in ("train", "test"))  # fmt: skip
+    who = [faces.identity_names[i] for i in faces.identity.tolist()]
+    train, test = (
+        {name for name, split in zip(who, faces.split, strict=True) if split == w} for w in ("train", "test")
+    )
     assert len(train) == 4 and len(test) == 6 and not train & test
     assert faces.columns["expression"].count("happiness") == 10 and faces.size == sources.SIZE
     before = Path(made.path).stat().st_mtime_ns
@@ -104,7 +106,9 @@ def test_the_dry_run_without_judges_and_labels(tmp_path: Path) -> None:
     faces.identity[:] = -1
     faces.columns.clear()
     faces.save(tmp_path / "faces.zip")
-    text = dry_run(_config(tmp_path, f"{{path: {json.dumps(str(tmp_path / 'faces.zip'))}, split: train}}"))
+    text = dry_run(
+        _config(tmp_path, f"{{path: {json.dumps(str(tmp_path / 'faces.zip'))}, split: train}}", "attackers: [parrot]\n")
+    )
     assert "task verification off: no judges" in text
     assert "task expression off: no labels of expression" in text and "attackers off: no judge" in text
     assert text.endswith("missing   nothing") and np.all(faces.identity.numpy() == -1)

@@ -209,3 +209,17 @@ def test_a_camera_that_is_not_there(tmp_path, anonymizer):
     assert report.exit_status == 1 and "camera 77" in report.lines()[0] and not list(tmp_path.iterdir())
     report = anonymize_all(["cam77"], tmp_path / "x.mp4", Settings(keep_ref="x"), anonymizer=anonymizer)
     assert "cameras" in report.lines()[0]
+
+
+def test_edited_detections_and_references_are_other_settings(tmp_path):
+    made = tmp_path / "tracks.json"
+    made.write_text("{}")
+    first = Settings(detections=str(made)).stamp()
+    assert first == Settings(detections=str(made)).stamp()
+    made.write_text('{"tracks": []}')
+    assert first != Settings(detections=str(made)).stamp()
+    folder = tmp_path / "people"
+    folder.mkdir()
+    before = Settings(keep_ref=str(folder)).stamp()
+    (folder / "a.jpg").write_bytes(b"x")
+    assert before != Settings(keep_ref=str(folder)).stamp()

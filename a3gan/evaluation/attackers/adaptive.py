@@ -27,7 +27,7 @@ def learn(material: Material, part: str = "") -> training.Learned:
     return training.learn(
         f.recogniser, table, training.against_gallery(gallery, person, f.train), score, person, f.train,
         f.device, seed=f.cfg.seed + 12, head_steps=limits.head_steps, tune_steps=limits.tune_steps,
-        pixel_steps=limits.pixel_steps, batch=limits.batch,
+        pixel_steps=limits.pixel_steps, batch=limits.batch, target=gallery,
         part=part, title=f"{material.name}: adaptive{part.replace('_', ' ')}",
     )  # fmt: skip
 

@@ -28,7 +28,7 @@ def learned(material: Material) -> training.Learned:
             f.recogniser, table, training.within_batch(person), score, person, f.train, f.device,
             seed=f.cfg.seed + 11,
             head_steps=limits.head_steps, tune_steps=limits.tune_steps, pixel_steps=limits.pixel_steps,
-            batch=limits.batch, stacked=True,
+            batch=limits.batch,
             title=f"{material.name}: parrot",
         ),
     )  # fmt: skip

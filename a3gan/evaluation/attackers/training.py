@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from a3gan.scorers.identity import Recogniser
 
 SCALE = 16.0  # of cosines in the softmax
+RIDGE = 1.0
 LOOKS = 5  # times that a training is measured on the held-out people; the best state is kept
 
 
@@ -62,6 +63,18 @@ class PixelNet(nn.Module):
         if width == self.network.dim:
             nn.init.eye_(self.linear.weight)
             nn.init.zeros_(self.linear.bias)
+
+    @torch.no_grad()
+    def aim(self, pixels: Tensor, targets: Tensor) -> None:
+        """Sets the linear map to the ridge regression from uint8 pixels [N, 3, 64, 64] to `targets` [N, width]."""
+        self.eval()
+        device = self.linear.weight.device
+        seen = torch.cat([self.network(to_float(x.to(device))).cpu() for x in pixels.split(256)]).double()
+        seen = torch.cat([seen, torch.ones(len(seen), 1, dtype=torch.float64)], 1)
+        square = seen.T @ seen + RIDGE * torch.eye(seen.shape[1], dtype=torch.float64)
+        solution = torch.linalg.solve(square, seen.T @ targets.double()).float()
+        self.linear.weight.copy_(solution[:-1].T)
+        self.linear.bias.copy_(solution[-1])
 
     def forward(self, pixels: Tensor) -> Tensor:
         return F.normalize(self.linear(self.network(pixels)))
@@ -125,12 +138,13 @@ def learn(
     seed: int,
     part: str = "",
     title: str = "",
-    stacked: bool = False,
+    target: np.ndarray | None = None,
 ) -> Learned:
     """Head; tail and head together; a small recogniser from the pixels; the last two together.
 
     loss: (vectors [B, E], rows int64 [B]) -> scalar. score: vectors of all rows [N, E] -> what is to be large on the
-    held-out people. person int64 [N]; train bool [N].
+    held-out people. target [N, E]: what the vectors are compared with, if that is fixed. person int64 [N]; train bool
+    [N].
     """
     embedding = torch.from_numpy(table[f"embedding{part}"]).to(device)
     rows = torch.from_numpy(np.flatnonzero(train))
@@ -151,10 +165,12 @@ def learn(
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed + 2)
             small = PixelNet(embedding.shape[1]).to(device)
+        if target is not None:
+            small.aim(pixels[rows], torch.from_numpy(target)[rows])
         fit(small, lambda r: loss(small(to_float(pixels[r].to(device))), r), draw, pixel_steps, 7e-4, seed + 2,
             lambda: score(apply(small, table, part)), f"{title} pixels")  # fmt: skip
         stages |= {"pixels": small, "joined": None}
-    learned = Learned(stages, {}, part, stacked)
+    learned = Learned(stages, {}, part, stacked=target is None)
     learned.scores = {name: round(score(learned.features(table, name)), 6) for name in stages}
     return learned
 

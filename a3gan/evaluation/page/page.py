@@ -212,15 +212,20 @@ def _attackers(
     told = [n for n in known if n.startswith("attackers.soft.") and n.endswith(".told_learned")]
     note = "Share of originals whose attribute an attacker reads off the result rightly; dashed: the commonest class."
     parts.append(_chart([(n, n.replace("told_learned", "told_chance")) for n in told], note, table, methods, look))
+    parts.append(tables.figures(attacker_parts(table), table, [m for m in methods if m != "original"], look))
+    return parts
+
+
+def attacker_parts(table: tables.Table) -> list[tuple[str, list[str]]]:
+    """The figures of the attackers' table, a part for each attacker and reading."""
     of: dict[str, list[str]] = {}
-    for name in known:
+    for name in tables.names(table, "attackers"):
         section, leaf = name.rsplit(".", 1)
         if leaf in ATTACKED and not section.startswith("attackers.soft"):
             of.setdefault(summary.words_of(section).capitalize(), []).append(name)
     for some in of.values():
         some.sort(key=lambda name: ATTACKED.index(name.rsplit(".", 1)[-1]))
-    parts.append(tables.figures(list(of.items()), table, [m for m in methods if m != "original"], look))
-    return parts
+    return list(of.items())
 
 
 def _chart(

@@ -1,0 +1,31 @@
+"""Torch's threads beside the stages."""
+
+import os
+
+import pytest
+import torch
+
+from a3gan.media.threads import beside_stages
+
+
+@pytest.fixture
+def four_threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(4)
+    yield
+    torch.set_num_threads(before)
+
+
+def test_half_of_the_cores_and_back(monkeypatch, four_threads):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(4), raising=False)
+    with pytest.raises(ValueError), beside_stages() as number:
+        assert number == torch.get_num_threads() == 2
+        raise ValueError
+    assert torch.get_num_threads() == 4
+
+
+def test_a_choice_is_left(monkeypatch, four_threads):
+    monkeypatch.setenv("OMP_NUM_THREADS", "4")
+    with beside_stages() as number:
+        assert number == torch.get_num_threads() == 4
