@@ -199,6 +199,10 @@ ATTACKERS = {
 }
 
 
+for _name in ("parrot", "adaptive", "inversion", "background", "background.face", "suppressed"):
+    ATTACKERS[f"attackers.{_name}.tar"] = _privacy("True matches, threshold set by the attacker")
+
+
 def _attributes() -> dict[str, Meaning]:
     """By attribute; under `keep` and `change` with the direction that the policy wants, elsewhere without one."""
     found: dict[str, Meaning] = {}

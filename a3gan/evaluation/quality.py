@@ -81,7 +81,11 @@ def set_distances(
         rows = np.repeat(np.arange(len(index)), weights[index].astype(int))
         draws.append(frechet(before[rows], after[rows]))
     # Drawing with replacement adds to the distance: the percentiles are moved onto the estimate.
-    low, high = np.percentile(draws, [2.5, 97.5]) - np.median(draws) + distance if draws else ((0.0, 0.0) if same else (np.nan, np.nan))
+    low, high = (
+        np.percentile(draws, [2.5, 97.5]) - np.median(draws) + distance
+        if draws
+        else ((0.0, 0.0) if same else (np.nan, np.nan))
+    )
     kernel = kernel_subsets(before, after, seed=seed)
     return {
         "frechet": Interval(distance, float(np.maximum(low, 0.0)), float(high), len(after), len(names)),

@@ -233,7 +233,8 @@ def _number(value: float | None) -> str:
 
 def _use(results: dict[str, Any]) -> list[str]:
     extra = sorted({name for row in results["rows"] for name in row.get("attributes", {})})
-    smile = ("agreement", "agreement_found", "accuracy") if "agreement" in results["rows"][0].get("expression", {}) else ()
+    smiles = "agreement" in results["rows"][0].get("expression", {})
+    smile = ("agreement", "agreement_found", "accuracy") if smiles else ()
     head = ["method", "picture", "found", "found in the crop", *["smile agrees", "found and agrees", "smile right"]]
     head = head[: 4 + len(smile)] + [name.replace("_", " ") for name in extra] + ["mosaicked"]
     rows = []

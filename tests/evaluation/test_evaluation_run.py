@@ -220,3 +220,5 @@ def test_config_reads_lists_and_puts_none_first(tmp_path: Path) -> None:
 
 def test_shipped_configs_are_valid() -> None:
     assert protocol.load("eval/lfw").judges[0].kind == "mobilefacenet_b"
+    full = protocol.load("eval/full").data
+    assert len(full.archives) == 3 and all(archive.photos for archive in full.archives) and full.clips

@@ -17,6 +17,9 @@ def test_the_temperature_is_found_again() -> None:
     assert ft.temperature(3 * true, labels) == pytest.approx(3, rel=0.05)
     assert ft.temperature(true, labels) == pytest.approx(1, rel=0.05)
     assert ft.temperature(true, np.ones(len(true))) == 1.0  # one class teaches nothing
+    # Ten of each class, all told apart: as sure as eleven of twelve, no surer.
+    few = np.repeat([-4.0, 4.0], 10)
+    assert ft.sigmoid(4 / ft.temperature(few, few > 0)) == pytest.approx(11 / 12, abs=1e-4)
 
 
 def test_sigmoid_of_large_logits() -> None:

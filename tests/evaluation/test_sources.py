@@ -21,7 +21,7 @@ LIMITS = "limits: {verification.b.tar: {max: 0.1}}\n"
 
 @pytest.fixture(scope="module")
 def raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Ten people with two drawn photos each, in a table without splits, with landmarks (so that no detector is needed)."""
+    """Ten people with two drawn photos each, in a table with landmarks (no detector is needed) and without splits."""
     folder = tmp_path_factory.mktemp("raw")
     faces = synthetic_faces(20, 64, 5, identities=10)
     lines = ["file,identity,expression,left_eye_x,left_eye_y,right_eye_x,right_eye_y,nose_x,nose_y,mouth_left_x,"

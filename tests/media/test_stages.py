@@ -12,7 +12,7 @@ from a3gan.anonymizers.classic import Blur, Solid
 from a3gan.data.align import template
 from a3gan.media.account import Ledger
 from a3gan.media.detect import Faces
-from a3gan.media.stages import SecondPass, plausible, run_second_pass
+from a3gan.media.stages import SecondPass, plausible, run_second_pass, sideways
 from a3gan.media.track import Sighting, Track
 from a3gan.media.video import Frame
 
@@ -199,3 +199,14 @@ class TestKinds:
         damaged = [Frame(f.index, f.pts, f.image, damaged=f.index == 2) for f in frames(4)]
         run_second_pass(damaged, lambda image, pts: None, stages)
         assert track.doubtful == {2}
+
+    def test_profiles_are_redacted(self):
+        face = points(10, 20)
+        turned = face.copy()
+        turned[2] += 0.5 * (face[1] - face[0])
+        assert not sideways(face) and sideways(turned)
+        rolled = np.array([[0.6, -0.8], [0.8, 0.6]])
+        assert not sideways(face @ rolled.T) and sideways(turned @ rolled.T)
+        track = moving(0, 3)
+        track.sightings[1].landmarks[2] += [20, 0]
+        assert self.statuses([track], 3) == ["synthesised", "mosaicked", "synthesised"]

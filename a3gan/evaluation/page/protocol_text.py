@@ -27,12 +27,15 @@ def protocol(results: Results) -> list[Html]:
     """What was done, for a reader who knows no term of the field."""
     cfg, data = results["config"], results["data"]
     far = words.number(cfg["far"], "share")
+    words_of = {"none": "as they are", "jpeg75": "after JPEG compression at quality 75", "half": "at half size"}
+    seen = ", ".join(words_of.get(name, name) for name in cfg.get("degradations", ["none"]))
     items = [
-        f"The pictures: {data['pictures']} of {data['people']} people of the split {cfg['data']['split']}, whom no "
-        f"training saw. {data['people_with_two']} people have two or more, which makes {data['genuine_pairs']} pairs "
+        f"The pictures: {data['pictures']} of {data['people']} people of the split {cfg['data']['split']}; it "
+        f"must hold people whom no training saw. {data['people_with_two']} people have two or more, which "
+        f"makes {data['genuine_pairs']} pairs "
         f"of one person. Judged: {data['judged']}.",
-        "Every method works on the same faces, placed by the same five points. Its pictures are judged as they are, "
-        "after JPEG compression at quality 75 and at half size, and kept without loss in between. A method that "
+        "Every method works on the same faces, placed by the same five points. Its pictures are judged "
+        f"{seen}, and kept without loss in between. A method that "
         "returns a picture unchanged ends the run (identity excepted).",
         "The judges are recognisers that took no part in training; one that did, or one of its family, is refused. "
         "They see every face cut out where it was in the original, also where no detector finds it any more.",

@@ -47,8 +47,8 @@ nav a { margin-right: .9rem; white-space: nowrap; }
 .banner.good { border-color: var(--good); background: var(--mark); }
 .banner p, .banner ul { margin: .2rem 0; }
 .scroll { overflow-x: auto; margin: .6rem 0 1rem; }
-table { border-collapse: separate; border-spacing: 0; font-size: .86rem; line-height: 1.35; font-variant-numeric: tabular-nums;
-    width: 100%; }
+table { border-collapse: separate; border-spacing: 0; width: 100%; font-size: .86rem; line-height: 1.35;
+    font-variant-numeric: tabular-nums; }
 th, td { padding: .38rem .6rem; text-align: right; vertical-align: top; border-bottom: 1px solid var(--line); }
 th:first-child, td:first-child { text-align: left; }
 table.words td, table.words th { text-align: left; }
@@ -99,7 +99,7 @@ footer { margin-top: 3rem; color: var(--soft); font-size: .85rem; }
   html { font-size: 9.5pt; }
   body { font-size: 9.5pt; max-width: none; padding: 0; }
   h2 { break-after: avoid; margin-top: 1.6rem; } h3 { break-after: avoid; }
-  nav { display: none; }
+  nav, #all { display: none; }
   table { font-size: 7.2pt; } td, th { padding: .22rem .3rem; } tbody th { min-width: 7rem; max-width: 11rem; }
   h2, h3, tr.part, thead, .legend { break-after: avoid; }
   .scroll { overflow: visible; } tr, figure, .card, .banner { break-inside: avoid; }
