@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import yaml
 from pydantic import ValidationError
@@ -176,7 +177,11 @@ def _without_empty_sections(values: dict[str, Any], kind: type[Section]) -> dict
 # --- keys and errors ----------------------------------------------------------------------------------------------
 def _section_type(field: FieldInfo | None) -> type[Section] | None:
     kind = field.annotation if field else None
-    return kind if isinstance(kind, type) and issubclass(kind, Section) else None
+    return kind if _is_section(kind) else None
+
+
+def _is_section(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, Section)
 
 
 def all_keys(kind: type[Section] = Config, prefix: str = "") -> dict[str, FieldInfo]:
@@ -199,8 +204,29 @@ def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def nearest_key(dotted: str, kind: type[Section] = Config) -> str:
-    """The valid key most like `dotted`, by its full name or by its last word."""
+def _entry(location: Sequence[str | int], schema: type[Section]) -> tuple[str, type[Section]]:
+    """The innermost list's or dict's entry on the way to `location` that is a section: its dotted name with a dot
+    behind (`judges.0.`), and its kind; '' and `schema` where there is none."""
+    prefix, kind, found = "", schema, ("", schema)
+    parts = iter(location)
+    for part in parts:
+        prefix += f"{part}."
+        field = kind.model_fields.get(str(part))
+        child = _section_type(field)
+        if child is None and field is not None:
+            child = next((a for a in get_args(field.annotation) if _is_section(a)), None)
+            if child is None or (number := next(parts, None)) is None:
+                break
+            prefix += f"{number}."
+            found = (prefix, child)
+        if child is None:
+            break
+        kind = child
+    return found
+
+
+def nearest_key(dotted: str, kind: type[Section] = Config, prefix: str = "") -> str:
+    """The valid key most like `dotted`, by its full name or by its last word. prefix: where `kind` stands."""
     leaf = dotted.rsplit(".", 1)[-1]
 
     def likeness(candidate: str) -> float:
@@ -210,16 +236,17 @@ def nearest_key(dotted: str, kind: type[Section] = Config) -> str:
         initials = "".join(word[:1] for word in leaf.split("_")) == candidate.rsplit(".", 1)[-1]
         return full + last + initials
 
-    return max(all_keys(kind), key=likeness)
+    return max(all_keys(kind, prefix), key=likeness)
 
 
 def _explain(problem: dict[str, Any], origins: dict[str, str], source: str, schema: type[Section] = Config) -> str:
     parts = [str(part) for part in problem["loc"]]
-    dotted, kind, keys = ".".join(parts), problem["type"], all_keys(schema)
+    prefix, section = _entry(problem["loc"], schema)
+    dotted, kind, keys = ".".join(parts), problem["type"], all_keys(schema) | all_keys(section, prefix)
     message = problem["msg"].removeprefix("Value error, ")
     if kind == "extra_forbidden":
         where = _origin(dotted, origins, source)
-        return f"{where}: unknown key {dotted}; the nearest valid key is {nearest_key(dotted, schema)}"
+        return f"{where}: unknown key {dotted}; the nearest valid key is {nearest_key(dotted, section, prefix)}"
     if kind == "missing":
         return f"{_origin(dotted, origins, source)}: the key {dotted} is missing"
     if kind == "value_error" and "=" in message:  # a check over a whole section names its key itself

@@ -82,7 +82,7 @@ def test_saved_config_reads_back(tmp_path: Path) -> None:
         ("train=5", ["train: a section of keys"]),
         ("loss.rho=[0.1]", ["loss.rho: ", "3 items"]),
         ("scorers.recognisers=[{path: a, kind: foo}]", ["scorers.recognisers.0.kind: ", "'small'"]),
-        ("scorers.recognisers=[{pth: a}]", ["unknown key scorers.recognisers.0.pth"]),
+        ("scorers.recognisers=[{pth: a}]", ["unknown key scorers.recognisers.0.pth;", "is scorers.recognisers.0.path"]),
         ("train.identities_per_batch=3", ["train.batch_size=16", "6"]),
         ("run.dir=[1", ["not valid YAML"]),
         ("train.lr", ["write key=value"]),

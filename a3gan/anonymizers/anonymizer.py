@@ -23,6 +23,7 @@ from a3gan.data.mask import face_mask
 from a3gan.data.ranges import to_float
 from a3gan.errors import UserError
 from a3gan.media.compose import paste, seam_fit, shade, steadied
+from a3gan.media.fit import unfit
 from a3gan.media.pictures import Picture, opened, restore
 from a3gan.media.redact import STRONG, redact
 
@@ -36,7 +37,6 @@ log = logging.getLogger(__name__)
 
 MOST_OUTSIDE = 0.5  # share of the aligned crop outside the picture above which there is too little face to go by
 LEAST_CHANGE = 0.02  # mean change under the oval, of a range of 2, below which a face counts as left as it was
-SAME = 0.4  # overlap (intersection over union) from which two finds in one picture are one face
 # What one face may raise. torch.OutOfMemoryError is a RuntimeError; a CPU's is one as well, or a MemoryError.
 FAULTS = (RuntimeError, ValueError, ArithmeticError, MemoryError)
 Seeds = Sequence | Callable[[int, np.ndarray, list[FaceRecord]], Sequence[int | None]]
@@ -187,11 +187,19 @@ class Anonymizer:
             self.compose(picture.rgb, faces, some, top=picture.top)
 
     def crops(self, canvas: np.ndarray, records: Sequence[FaceRecord]) -> list[Crop]:
-        """The faces of a picture, uint8 [H, W, 3], that are to be synthesised, aligned; those that fail are marked."""
+        """The faces of a picture, uint8 [H, W, 3], that are to be synthesised, aligned; those that fail, and those that
+        `media.fit.unfit` says cannot be, are marked."""
         if self.method.redaction is not None:
             return []
-        pairs = [(record, self.align(canvas, record)) for record in records if record.status == "synthesised"]
-        return [Crop(record, *pair) for record, pair in pairs if pair is not None]
+        crops = []
+        for record in records:
+            if record.status != "synthesised":
+                continue
+            if reason := unfit(np.asarray(record.box), record.landmarks):
+                fail(record, reason)
+            elif (found := self.align(canvas, record)) is not None:
+                crops.append(Crop(record, *found))
+        return crops
 
     def align(self, canvas: np.ndarray, record: FaceRecord) -> tuple[Tensor, Tensor] | None:
         """Crop uint8 [3, S, S] and matrix [2, 3]; None, with the record marked, where that fails."""
@@ -282,10 +290,14 @@ class Anonymizer:
 
     def _find(self, pictures: Sequence[Picture]) -> list[Faces]:
         """Faces of each. With transparency, both of what shows over white and of what lies below."""
-        found = self.detector.detect([picture.view() for picture in pictures])
+        from a3gan.media.detect import joined
+
+        # A detector of somebody's own need not know about faces that the border cuts.
+        detect = getattr(self.detector, "detect_cut", self.detector.detect)
+        found = detect([picture.view() for picture in pictures])
         clear = [i for i, picture in enumerate(pictures) if picture.transparent]
-        for i, more in zip(clear, self.detector.detect([pictures[i].over_white() for i in clear]), strict=True):
-            found[i] = _joined(found[i], more)
+        for i, more in zip(clear, detect([pictures[i].over_white() for i in clear]), strict=True):
+            found[i] = joined(found[i], more)
         return found
 
     def _passes(self, before: Tensor, records: Sequence[FaceRecord], policy: Policy | None, alpha: float) -> Tensor:
@@ -344,22 +356,6 @@ def _set_seeds(records: list[list[FaceRecord]], pictures: list[Picture], seeds: 
                 record.status, record.reason = "kept", "asked for"
             else:
                 record.seed = int(value)
-
-
-def _joined(first: Faces, second: Faces) -> Faces:
-    """Two finds in one picture; of faces that both hold, the first's."""
-    from a3gan.media.detect import Faces
-
-    boxes, area = first.boxes, (first.boxes[:, 2:] - first.boxes[:, :2]).prod(1)
-    new = []
-    for i, box in enumerate(second.boxes):
-        shared = (np.minimum(boxes[:, 2:], box[2:]) - np.maximum(boxes[:, :2], box[:2])).clip(0).prod(1)
-        if not (shared / (area + (box[2:] - box[:2]).prod() - shared + 1e-9) >= SAME).any():
-            new.append(i)
-    columns = ("boxes", "probability", "landmarks")
-    parts = [np.concatenate([getattr(first, name), getattr(second, name)[new]]) for name in columns]
-    order = np.argsort(-(parts[0][:, 3] - parts[0][:, 1]), kind="stable")
-    return Faces(*(part[order] for part in parts))
 
 
 def _out_of_memory(error: BaseException) -> bool:

@@ -128,8 +128,11 @@ def _curve(judge: str, method: str, ref: verification.Reference, probe: np.ndarr
 
 
 def plain(figures: dict[str, Interval | float]) -> dict[str, Any]:
-    """Figures as JSON values, rounded to six digits."""
-    return {
-        name: value.as_dict() if isinstance(value, Interval) else (None if np.isnan(value) else round(float(value), 6))
-        for name, value in figures.items()
-    }
+    """Figures as JSON values, rounded to six digits; null for what is undefined or infinite."""
+
+    def one(value: Interval | float) -> Any:
+        if isinstance(value, Interval):
+            return value.as_dict()
+        return round(float(value), 6) if np.isfinite(value) else None
+
+    return {name: one(value) for name, value in figures.items()}

@@ -10,6 +10,7 @@ import torch
 
 from a3gan.evaluation import features as feat
 from a3gan.evaluation.pictures import Method, Originals
+from a3gan.media.fit import PROFILE
 
 if TYPE_CHECKING:
     from a3gan.anonymizers.base import FaceAnonymizer
@@ -47,6 +48,8 @@ class Gather:
             key["seed"] = self.cfg.seed
         if hasattr(method, "path"):
             key["weights_sha256"] = checkpoint.sha256(method.path)
+        if method.redaction is None:
+            key["profile"] = PROFILE  # from there on a face is mosaicked
         return key | ({"policy": str(policy), "alpha": self.alpha(name)} if policy is not None else {})
 
     def method(self, name: str, originals: Originals, policy: Policy | None) -> Method:

@@ -25,13 +25,13 @@ class Interval:
     people: int
 
     def as_dict(self) -> dict[str, float | int]:
-        """Rounded to six digits, for JSON; an undefined value (nothing to count) is null."""
+        """Rounded to six digits, for JSON; an undefined value (nothing to count) or an open end is null."""
         rounded = {name: _round(getattr(self, name)) for name in ("value", "low", "high")}
         return {**rounded, "count": self.count, "people": self.people}
 
 
 def _round(value: float) -> float | None:
-    return None if np.isnan(value) else round(float(value), 6)
+    return round(float(value), 6) if np.isfinite(value) else None  # JSON knows no infinity
 
 
 # --- error rates --------------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from PIL import Image
 
 from a3gan.errors import UserError
 
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
     from a3gan.media.mtcnn import Found
 
 BATCH_PIXELS = 5_000_000  # source pixels per pass; it takes about 60 times as many bytes
+MARGIN = 0.2  # of the shorter side: gray around a picture in which faces that its border cuts are looked for
+REACH = 0.1  # of its own size: how far a face must reach beyond the border to be one of those
+SAME = 0.4  # overlap (intersection over union) from which two finds in one picture are one face
 
 
 @dataclass
@@ -112,6 +116,43 @@ class Mtcnn:
                 for k, i in enumerate(part):
                     found[i] = _faces(result, result.image == k)
         return found
+
+    def detect_cut(self, images: Sequence[np.ndarray]) -> list[Faces]:
+        """As `detect`, and with the faces that the picture's border cuts, of which the networks know no examples.
+
+        They are looked for once more at half the size, from twice `min_face` on, with gray around the picture; what
+        does not reach beyond the border there is left to `detect`. Takes about half as long again.
+        """
+        found = self.detect(images)
+        margins = [round(MARGIN * min(image.shape[:2]) / 2) for image in images]
+        around = [
+            np.pad(np.array(Image.fromarray(image).reduce(2)), ((m, m), (m, m), (0, 0)), constant_values=127)
+            for image, m in zip(images, margins, strict=True) if min(image.shape[:2]) >= self.min_face
+        ]  # fmt: skip
+        rows = [i for i, image in enumerate(images) if min(image.shape[:2]) >= self.min_face]
+        for i, faces in zip(rows, self.detect(around), strict=True):
+            boxes, points = (2 * (v - margins[i]) + 0.5 for v in (faces.boxes, faces.landmarks))
+            height, width = images[i].shape[:2]
+            beyond = np.maximum(-boxes[:, :2], boxes[:, 2:] - (width, height)).max(1)
+            middle = (boxes[:, :2] + boxes[:, 2:]) / 2
+            keep = (beyond > REACH * (boxes[:, 2] - boxes[:, 0])) & (middle >= 0).all(1)
+            keep &= (middle <= (width, height)).all(1)
+            found[i] = joined(found[i], Faces(boxes[keep], faces.probability[keep], points[keep]))
+        return found
+
+
+def joined(first: Faces, second: Faces) -> Faces:
+    """Two finds in one picture, the highest first; of faces that both hold, the first's."""
+    boxes, area = first.boxes, (first.boxes[:, 2:] - first.boxes[:, :2]).prod(1)
+    new = []
+    for i, box in enumerate(second.boxes):
+        shared = (np.minimum(boxes[:, 2:], box[2:]) - np.maximum(boxes[:, :2], box[:2])).clip(0).prod(1)
+        if not (shared / (area + (box[2:] - box[:2]).prod() - shared + 1e-9) >= SAME).any():
+            new.append(i)
+    columns = ("boxes", "probability", "landmarks")
+    parts = [np.concatenate([getattr(first, name), getattr(second, name)[new]]) for name in columns]
+    order = np.argsort(-(parts[0][:, 3] - parts[0][:, 1]), kind="stable")
+    return Faces(*(part[order] for part in parts))
 
 
 def _faces(result: Found, rows: np.ndarray) -> Faces:

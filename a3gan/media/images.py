@@ -93,9 +93,12 @@ class FileReport:
         lines += [f"no face found, written unchanged: {file.source}" for file in self.having("no face")]
         lines += [f"mosaicked {f.mosaicked} of {f.faces} faces: {f.source}" for f in self.files if f.mosaicked]
         faces, mosaicked = sum(f.faces for f in self.files), sum(f.mosaicked for f in self.files)
+        done = self.having("done")
+        left = sum(all(record.status == "kept" for record in file.records) for file in done)
         lines.append(
-            f"{len(self.files)} photos: {len(self.having('done'))} anonymised ({faces} faces, {mosaicked} mosaicked), "
-            f"{len(self.having('no face'))} without a face, {len(self.having('failed'))} failed"
+            f"{len(self.files)} photos: {len(done) - left} anonymised ({faces} faces, {mosaicked} mosaicked), "
+            + (f"{left} left as they were, " if left else "")
+            + f"{len(self.having('no face'))} without a face, {len(self.having('failed'))} failed"
             + (f"; {self.ignored} other files ignored" if self.ignored else "")
         )
         return lines

@@ -87,7 +87,10 @@ class Report:
         done, faces = self.having("done"), sum(job.faces for job in self.jobs)
         kept = sum(job.kept for job in self.jobs)
         how = f"{sum(job.fallback for job in self.jobs)} by fallback" + (f", {kept} left as they are" if kept else "")
-        parts = [f"{len(done)} anonymised ({faces} faces, {how})"]
+        left = sum(0 < job.faces == job.kept for job in done)
+        parts = [f"{len(done) - left} anonymised ({faces} faces, {how})"]
+        if left:  # of each all faces: asked for, or the method is `identity`
+            parts.append(f"{left} left as they were")
         for status, text in (("no face", "without a face"), ("skipped", "done before"), ("failed", "failed")):
             if number := len(self.having(status)):
                 parts.append(f"{number} {text}")

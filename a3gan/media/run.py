@@ -162,6 +162,7 @@ class _Run:
                 camera, output, self.anonymizer, self.settings, show=self.show, seconds=self.settings.end
             )
         job.status, job.faces, job.fallback = "done", counts["faces"], counts["fallback"]
+        job.kept = job.faces - counts["replaced"] - job.fallback
         job.record = {"totals": counts, "method": method_record(self.anonymizer), "settings": self.settings.record()}
         if output is not None:
             account.write_json(job.account, job.record | {"versions": account.versions()})

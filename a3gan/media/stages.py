@@ -18,6 +18,7 @@ from torch import Tensor
 from a3gan.anonymizers.anonymizer import Anonymizer
 from a3gan.anonymizers.records import Crop, FaceRecord, fail
 from a3gan.media.detections import find_landmarks
+from a3gan.media.fit import unfit
 from a3gan.media.flow import Flow
 
 if TYPE_CHECKING:
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 BATCH = {"cpu": 16, "cuda": 128}  # faces a pass by default
 PENDING = {"cpu": 24, "cuda": 192}  # frames that wait for a batch to fill, at most
 PENDING_BYTES = 256 * 2**20  # and the bytes of their pictures
-PROFILE = 0.45  # on a street, faces from the front gave up to .3, half profiles .35, profiles .45 to .9
 HOLD = 8  # frames: between two redactions of a track that are no further apart, new faces would only flash up
 Progress = Callable[[str, int, int | None], None]  # stage, frames done, frames of all
 
@@ -111,10 +111,8 @@ class SecondPass:
             elif not track.sure and self.redact_unsure:
                 # Most are no faces at all: a mosaic there says less than a face on a wall, and hides as much.
                 fail(record, "seen too faintly or too briefly")
-            elif not plausible(sighting.box, points):
-                fail(record, "its points do not fit its box")
-            elif sideways(points):
-                fail(record, "seen from the side")
+            elif reason := unfit(sighting.box, points):
+                fail(record, reason)
             elif (found := self.anonymizer.align(image, record)) is not None:
                 face.crop = Crop(record, *found)
         return face
@@ -177,27 +175,6 @@ class SecondPass:
                 self.ledger.composed(work, original)
             work.faces = []  # their tensors are done with
             yield work
-
-
-def plausible(box: np.ndarray, landmarks: np.ndarray) -> bool:
-    """Whether five points can be those of the face in the box; if not, an oval put by them might miss the face."""
-    if not np.isfinite(landmarks).all():
-        return False
-    size = np.maximum(np.asarray(box[2:]) - np.asarray(box[:2]), 1e-6)
-    middle = (landmarks.mean(0) - box[:2]) / size
-    spread = np.sqrt(((landmarks - landmarks.mean(0)) ** 2).sum(1).mean()) / np.sqrt(size.prod())
-    return bool((middle > 0.15).all() and (middle < 0.85).all() and 0.12 < spread < 0.6)
-
-
-def sideways(landmarks: np.ndarray) -> bool:
-    """Whether five points [5, 2] show a profile: the nose lies `PROFILE` eye distances or more off the eyes' middle.
-
-    New faces are made for an oval about both eyes; on a profile it misses the outline of forehead, nose and chin, which
-    would stay, and the points themselves are half a guess.
-    """
-    across = landmarks[1] - landmarks[0]
-    offset = (landmarks[2] - landmarks[:2].mean(0)) @ across
-    return bool(abs(offset) >= PROFILE * max(float(across @ across), 1e-12))
 
 
 def run_second_pass(

@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from a3gan.media.track_link import Chain, link_chains
+from a3gan.media.track_link import Chain, link_chains, sides
 from a3gan.media.track_smooth import smooth
 
 if TYPE_CHECKING:
     from a3gan.media.detect import Faces
 
 FADE = 0.9  # of the motion, per frame beyond a track's end
+NESTED, SMALL = 0.8, 0.6  # share of its area inside a larger face, and its side against that one's, of an eye
 SOURCES = ("detected", "filled", "extended", "given")
 
 
@@ -49,7 +50,8 @@ class Track:
     number: from 0, by first frame. sightings: frame index -> sighting, without holes from `first` to `last` when made
     by `link`. person: number of the person, -1 = not known (see `media.people`). keep: True = leave this face as it is.
     doubtful: frames whose place is a guess (long gap, low score, fast motion); for the account and --strict.
-    sure: whether two detections reached `TrackConfig.start`; tracks that did not are still covered.
+    sure: whether two detections reached `TrackConfig.start` and it is no part of a larger face; tracks that are not
+    sure are still covered.
     """
 
     number: int
@@ -141,6 +143,7 @@ def link(
         for track in made:
             _extend(track, start, end, config, size)
         _drop_covered_guesses(made, config)
+        _doubt_nested(made)
         tracks += made
     tracks.sort(key=lambda t: (t.first, *t.sightings[t.first].box.tolist()))
     for number, track in enumerate(tracks):
@@ -207,6 +210,22 @@ def _drift(old: Sighting, new: Sighting, span: int) -> np.ndarray:
     side = np.sqrt(np.prod(np.maximum(new.box[2:] - new.box[:2], 1e-6)))
     length = np.linalg.norm(motion)
     return motion * min(1.0, side / max(length, 1e-9)) / span
+
+
+def _doubt_nested(tracks: list[Track]) -> None:
+    """A small track that lies in a larger sure one in most of its frames is an eye or a mouth taken for a face."""
+    sure = [(t, {f: s.box for f, s in t.sightings.items() if s.source != "extended"}) for t in tracks if t.sure]
+    for small, boxes in sure:
+        for large, _ in sure:
+            frames = [f for f in boxes if f in large.sightings] if large is not small else []
+            if 2 * len(frames) <= len(boxes):
+                continue
+            a, b = np.stack([boxes[f] for f in frames]), np.stack([large.sightings[f].box for f in frames])
+            shared = np.maximum(np.minimum(a[:, 2:], b[:, 2:]) - np.maximum(a[:, :2], b[:, :2]), 0).prod(1)
+            inside = (shared >= NESTED * sides(a) ** 2) & (sides(a) <= SMALL * sides(b))
+            if 2 * inside.sum() > len(boxes):
+                small.sure = False
+                break
 
 
 def _drop_covered_guesses(tracks: list[Track], config: TrackConfig) -> None:

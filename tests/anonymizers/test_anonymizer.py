@@ -120,6 +120,19 @@ def test_every_face_that_fails_is_mosaicked(picture, fault):
         assert cells <= 36
 
 
+def test_profiles_and_points_beside_their_box_are_mosaicked_in_photos(picture):
+    detector = FakeDetector()
+    (faces,) = detector.detect([picture])
+    faces.landmarks[0, 2] += 0.5 * (faces.landmarks[0, 1] - faces.landmarks[0, 0])
+    result = Anonymizer(Synthetic(), detector).process(picture, faces=faces)
+    assert [f.status for f in result.faces] == ["mosaicked", "synthesised"]
+    assert result.faces[0].reason == "seen from the side"
+    faces.landmarks[1] += 200
+    result = Anonymizer(Synthetic(), detector).process(picture, faces=faces)
+    assert result.faces[1].reason == "its points do not fit its box"
+    assert [f.status for f in solid().process(picture, faces=faces).faces] == ["redacted"] * 2
+
+
 def test_one_bad_face_leaves_the_other_synthesised(picture):
     result = Anonymizer(Synthetic("nan"), FakeDetector()).process(picture)
     assert [f.status for f in result.faces] == ["mosaicked", "synthesised"]

@@ -84,7 +84,8 @@ def test_an_unknown_figure_is_an_error_with_the_nearest_name() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("limits: {verification.b.tar: {maxx: 0.1}}", "unknown key limits.verification.b.tar.maxx"),
+        ("limits: {verification.b.tar: {maxx: 0.1}}", "maxx; the nearest valid key is limits.verification.b.tar.max$"),
+        ("limits: {verification.b.tar: {max: much}}", "limits.verification.b.tar.max: .*number, got 'much'"),
         ("limits: {verification.b.tar: {}}", "max= or min= must be given"),
         ("limits: {verification.b.tar: 3}", "a section of keys is expected, got 3"),
         ("far: 0.1", "has no limits: section"),

@@ -108,6 +108,18 @@ def test_little_is_enough_for_a_page() -> None:
     assert "No judge was given" in text and 'id="plane"' not in text
 
 
+def test_a_judge_without_figures_is_no_judge() -> None:
+    several = results(judges={"a": "mobilefacenet_a:1", "b": "mobilefacenet_b:2"})
+    text = page(several)
+    assert "Recognisers that judge: b." in text and 'id="plane"' in text and "pairs still matched" in text
+    for row in several["rows"]:
+        row.update(verification={}, identification={})
+    text = page(several)
+    assert "Recognisers that judge: none." in text and "pairs still matched" not in text
+    assert "Verification was not measured" not in text  # an attacker's figures are there
+    assert "Verification was not measured" in page({**several, "attackers": {}, "curves": {}})
+
+
 def test_broken_limits_and_warnings_come_first() -> None:
     gate = [{"kept": False, "text": "a3gan: too much"}, {"kept": True, "text": "fine"}]
     text = page(results(limits=gate, warnings=["judge b is weak"]))

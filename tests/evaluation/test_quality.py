@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 import torch
 
-from a3gan.evaluation import looks, quality
+from a3gan.evaluation import figures, looks, quality, statistics
 
 
 def _sets(dimension: int = 6) -> tuple[np.ndarray, np.ndarray]:
@@ -73,7 +75,20 @@ def test_set_distances_have_floors_and_repeat() -> None:
     assert figures["kernel"].low < figures["kernel"].high
     assert 0 < quality.floors(a, who)["frechet_floor"] < distance.value
     assert quality.set_distances(a, a, who)["frechet"].high == 0.0
-    assert np.isnan(quality.set_distances(a, a + 2.0, np.zeros(400))["frechet"].low)
+
+
+@pytest.mark.parametrize("pictures", [1, 2, 5])
+def test_one_person_has_no_interval_and_is_still_json(pictures: int) -> None:
+    a, _ = _sets()
+    distance = quality.set_distances(a[:pictures], a[:pictures] + 2.0, np.zeros(pictures))["frechet"]
+    assert np.isnan(distance.low) and np.isnan(distance.high)
+    text = json.dumps({"frechet": distance.as_dict()}, allow_nan=False)
+    assert json.loads(text)["frechet"]["high"] is None
+
+
+def test_an_open_end_is_null_in_json() -> None:
+    assert statistics.Interval(0.5, -np.inf, np.inf, 1, 1).as_dict()["high"] is None
+    assert figures.plain({"threshold": -np.inf, "kernel": 1.0}) == {"threshold": None, "kernel": 1.0}
 
 
 def test_errors_of_points_and_pose() -> None:

@@ -99,6 +99,20 @@ def test_the_sensitive_sibling_finds_at_least_as_much(detector, rendered):
         assert len(more) >= len(faces)
 
 
+def test_faces_that_the_border_cuts_are_found_by_the_second_look(detector, rendered):
+    images, points = rendered
+    cut = np.ascontiguousarray(images[0][:, 66:])  # the left eye lies 13 px from the new border, half of the face gone
+    (usual,), (more,) = detector.detect([images[0]]), detector.detect_cut([images[0]])
+    np.testing.assert_array_equal(usual.boxes, more.boxes)  # a whole face is not found twice
+    assert len(detector.detect([cut])[0]) == 0
+    (found,) = detector.detect_cut([cut])
+    assert len(found) == 1 and found.boxes[0, 0] < 0
+    expected = points[0] - (66, 0)
+    assert np.linalg.norm(found.landmarks[0] - expected, axis=-1).mean() < 0.25 * (points[0, 1, 0] - points[0, 0, 0])
+    empty = [np.zeros((9, 50, 3), np.uint8), np.zeros((31, 45, 3), np.uint8)]
+    assert [len(f) for f in detector.detect_cut(empty)] == [0, 0]
+
+
 def test_unknown_detectors_are_refused():
     with pytest.raises(UserError, match="unknown"):
         load_detector("haar")

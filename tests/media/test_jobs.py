@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from a3gan import Anonymizer
-from a3gan.anonymizers.classic import Solid
+from a3gan.anonymizers.classic import Identity, Solid
 from a3gan.data.align import template
 from a3gan.errors import UserError
 from a3gan.media.detect import Faces
@@ -223,3 +223,9 @@ def test_edited_detections_and_references_are_other_settings(tmp_path):
     before = Settings(keep_ref=str(folder)).stamp()
     (folder / "a.jpg").write_bytes(b"x")
     assert before != Settings(keep_ref=str(folder)).stamp()
+
+
+def test_identity_leaves_photos_as_they_were_and_says_so(tmp_path):
+    anonymizer = Anonymizer(Identity(device="cpu"), BrightDetector())
+    last = anonymize_all([bright(tmp_path / "a.png")], anonymizer=anonymizer).lines()[-1]
+    assert last == "1 files: 0 anonymised (1 faces, 0 by fallback, 1 left as they are), 1 left as they were"

@@ -12,7 +12,8 @@ from a3gan.anonymizers.classic import Blur, Solid
 from a3gan.data.align import template
 from a3gan.media.account import Ledger
 from a3gan.media.detect import Faces
-from a3gan.media.stages import SecondPass, plausible, run_second_pass, sideways
+from a3gan.media.fit import plausible, sideways
+from a3gan.media.stages import SecondPass, run_second_pass
 from a3gan.media.track import Sighting, Track
 from a3gan.media.video import Frame
 

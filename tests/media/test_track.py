@@ -88,6 +88,18 @@ def test_two_boxes_on_one_face_are_one_track_that_holds_both():
     assert inside(np.array([100, 100, 172, 170.0]), track.sightings[8].box)
 
 
+def test_a_small_face_inside_a_larger_one_is_not_sure_but_stays():
+    def clip(x, side, score=0.99):
+        return link({f: faces((100, 100, 90, score), (x, 115, side, 0.99)) for f in range(0, 24, 4)}, 24)
+
+    eye = clip(110, 24)
+    assert sorted((t.sightings[8].box[2] - t.sightings[8].box[0] < 50, t.sure) for t in eye) == [
+        (False, True), (True, False),
+    ]  # fmt: skip
+    assert all(track.sure for track in clip(185, 24))  # half beside it: somebody behind
+    assert [t.sure for t in clip(110, 24, score=0.75) if t.sightings[8].box[0] > 105] == [True]  # in no sure face
+
+
 def test_guesses_outside_the_picture_are_left_out():
     seen = walk(range(0, 20, 2), start=(200, 50), step=(15, 0))
     tracks = link(seen, 60, config=TrackConfig(stride=2, extend=12), size=(500, 400))

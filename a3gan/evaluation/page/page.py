@@ -65,7 +65,7 @@ def page(results: Results, faces: Mapping[str, bytes] | None = None, speed: Mapp
 def _top(
     results: Results, table: tables.Table, methods: Sequence[str], main: str, look: dict[str, drawing.Style]
 ) -> list[Html]:
-    data, judges = results["data"], ", ".join(results["judges"]) or "none"
+    data, judges = results["data"], ", ".join(summary.judging(results, table)) or "none"
     lead = (
         f"{data['pictures']} pictures of {data['people']} people (split {results['config']['data']['split']}), "
         f"{data['judged']}. Recognisers that judge: {judges}."
@@ -155,7 +155,7 @@ def _planes(
 ) -> list[Html] | None:
     """Every pair of a privacy and a use figure that is there."""
     figures = []
-    judge = next(iter(results["judges"]), None)
+    judge = next(iter(summary.judging(results, table)), None)
     privacy = [(f"verification.{judge}.tar", "true matches", None)]
     chance = table.get((f"identification.{judge}.rank1_chance", "original", "none"))
     privacy.append((f"identification.{judge}.rank1", "found by search (rank 1)", chance.value if chance else None))

@@ -14,12 +14,15 @@ ATTACKERS = {
     "parrot": "P5: a recogniser trained on anonymised, named pictures of other people; it then compares anonymised "
     "with anonymised pictures",
     "adaptive": "P6: the same, trained on pairs of original and result; it compares originals with results",
-    "inversion": "P7: a network that learned to undo the method; an ordinary recogniser then looks at what it restored",
-    "linkability": "P8: are two results of one person recognisable as one, with the same key and with different ones",
-    "background": "P9: only what lies around the face, or around its mask, is compared",
-    "soft": "P10: gender, age and the like, read from the result",
-    "keys": "P11: does a wrong or a nearly right key bring the original back",
-    "suppressed": "a head trained on the features that the method calls free of identity",
+    "inversion": "P7: a network that learned to draw the original from the result; the judge looks at what it drew",
+    "linkability": "P8: are two results told to be of one person, with a key for each picture and with one key for "
+    "all; by the judge as it is and by what the parrot learned",
+    "background": "P9: the face is painted grey on both sides, so that only what lies around it is compared; and the "
+    "face alone",
+    "soft": "P10: smile, gender label, tones, pose and proportions of the original, told from the result",
+    "keys": "P11: what is it worth to know the seed of a result, and do two seeds make two people",
+    "suppressed": "a network that learned to read the person from the features that the method calls free of identity, "
+    "before any face is drawn",
 }
 
 

@@ -15,6 +15,12 @@ Results = dict[str, Any]
 LEARNED = ("parrot", "adaptive", "inversion", "background")  # who need nothing but published pictures
 
 
+def judging(results: Results, table: Table) -> list[str]:
+    """The judges with figures of verification: none where that task is off, though judges are named."""
+    known = {name for name, _, _ in table}
+    return [judge for judge in results["judges"] if f"verification.{judge}.tar" in known]
+
+
 def cards(results: Results, table: Table, method: str) -> Html:
     """Three cards about one method."""
     parts = [
@@ -29,7 +35,7 @@ def cards(results: Results, table: Table, method: str) -> Html:
 def _recognised(results: Results, table: Table, method: str) -> list[Html]:
     lines = []
     far = words.number(results["config"]["far"], "share")
-    for judge in results["judges"]:
+    for judge in judging(results, table):
         if (tar := table.get((f"verification.{judge}.tar", method, "none"))) is None:
             continue
         before = table.get((f"verification.{judge}.tar", "original", "none"))
@@ -55,7 +61,8 @@ def _recognised(results: Results, table: Table, method: str) -> list[Html]:
         lines.append(tag("p", text))
     elif lines and not results.get("attackers"):
         lines.append(tag("p", "No attacker was trained against it: a determined one may do better than this."))
-    return lines or [tag("p", "No judge was given, or no person has two pictures: nothing is known of this.")]
+    why = "Verification was not measured" if results["judges"] else "No judge was given"
+    return lines or [tag("p", f"{why}: nothing is known of this.")]
 
 
 def _certain(figure: Figure) -> Html | None:
@@ -124,7 +131,7 @@ def _costs(results: Results, table: Table, method: str) -> list[Html]:
 
 def comparison(results: Results, table: Table, methods: Sequence[str], look: dict[str, Style]) -> Html:
     """Four figures a method, for those who read nothing else."""
-    judge = next(iter(results["judges"]), None)
+    judge = next(iter(judging(results, table)), None)
     columns = [
         ("pairs still matched", f"verification.{judge}.tar"),
         ("found by search", f"identification.{judge}.rank1"),
