@@ -8,12 +8,15 @@ pooling is folded into its first convolution, and a crop outside the picture is 
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from a3gan.media.mtcnn_nets import CropNet, convolutions, nms_operator, second_net, third_net, weights
 
 FACTOR = 0.709  # of one level of the pyramid to the next: about the root of a half
 BAND = 60_000  # pixels of a level that the first network takes at a time, on a CPU
@@ -41,12 +44,10 @@ class MtcnnRunner:
     apart = 0.7
 
     def __init__(self, device: torch.device | str, min_face: int, thresholds: tuple[float, float, float]):
-        from facenet_pytorch.models.mtcnn import ONet, PNet, RNet
-
         self.device, self.min_face, self.thresholds = torch.device(device), min_face, thresholds
-        self.first = FirstNet(PNet()).to(self.device)
-        channels_last = torch.channels_last
-        self.second, self.third = (_folded(net()).to(self.device, memory_format=channels_last) for net in (RNet, ONet))
+        self.first = FirstNet(weights("pnet")).to(self.device)
+        nets = (_folded(net()) for net in (second_net, third_net))
+        self.second, self.third = (net.to(self.device, memory_format=torch.channels_last) for net in nets)
 
     def sibling(self, min_face: int, thresholds: tuple[float, float, float], apart: float) -> MtcnnRunner:
         """Another one with the same networks."""
@@ -136,18 +137,18 @@ class FirstNet(nn.Module):
     channel of the pictures (see `Areas`) counts for nothing.
     """
 
-    def __init__(self, net: nn.Module):
+    def __init__(self, state: Mapping[str, Tensor]):
         super().__init__()
-        weight, bias = net.conv1.weight.detach(), net.conv1.bias.detach()
+        weight, bias = state["conv1.weight"], state["conv1.bias"]
         wide = torch.zeros(40, 4, 4, 4)
         for place, (y, x) in enumerate(((0, 0), (0, 1), (1, 0), (1, 1))):
             wide[10 * place : 10 * place + 10, :3, y : y + 3, x : x + 3] = weight
         self.register_buffer("weight", wide * _SCALE)
         self.register_buffer("bias", (bias - 127.5 * _SCALE * weight.sum((1, 2, 3))).repeat(4))
-        self.register_buffer("slope", net.prelu1.weight.detach().repeat(4))
-        self.body = nn.Sequential(net.conv2, net.prelu2, net.conv3, net.prelu3)
-        self.register_buffer("head", torch.cat((net.conv4_1.weight, net.conv4_2.weight)).detach())
-        self.register_buffer("head_bias", torch.cat((net.conv4_1.bias, net.conv4_2.bias)).detach())
+        self.register_buffer("slope", state["prelu1.weight"].repeat(4))
+        self.body = nn.Sequential(*convolutions(state, {2: None, 3: None}))
+        self.register_buffer("head", torch.cat((state["conv4_1.weight"], state["conv4_2.weight"])))
+        self.register_buffer("head_bias", torch.cat((state["conv4_1.bias"], state["conv4_2.bias"])))
         self.requires_grad_(False)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -166,14 +167,15 @@ class FirstNet(nn.Module):
         return x[:, 2:], (x[:, 1] - x[:, 0]).sigmoid()  # softmax of two
 
 
-def _folded(net: nn.Module) -> nn.Module:
-    """A copy for pixels in 0..255: the normalisation goes into the first convolution; the pooling is `Pool`."""
-    weight = net.conv1.weight.detach()
-    net.conv1.bias = nn.Parameter(net.conv1.bias.detach() - 127.5 * _SCALE * weight.sum((1, 2, 3)))
-    net.conv1.weight = nn.Parameter(weight * _SCALE)
-    for name, child in net.named_children():
-        if isinstance(child, nn.MaxPool2d) and (child.kernel_size, child.stride) == (3, 2):
-            setattr(net, name, Pool())
+def _folded(net: CropNet) -> CropNet:
+    """Made for pixels in 0..255: the normalisation goes into the first convolution; the pooling is `Pool`."""
+    first = net.body[0]
+    weight = first.weight.detach()
+    first.bias = nn.Parameter(first.bias.detach() - 127.5 * _SCALE * weight.sum((1, 2, 3)))
+    first.weight = nn.Parameter(weight * _SCALE)
+    for i, layer in enumerate(net.body):
+        if isinstance(layer, nn.MaxPool2d) and (layer.kernel_size, layer.stride) == (3, 2):
+            net.body[i] = Pool()
     return net.eval().requires_grad_(False)
 
 
@@ -285,9 +287,11 @@ def _passes(net: nn.Module, areas: Areas, boxes: Tensor, index: Tensor, size: in
 
 
 def _nms(boxes: Tensor, score: Tensor, index: Tensor, limit: float) -> Tensor:
-    from torchvision.ops import batched_nms
-
-    return batched_nms(boxes, score, index, limit)
+    """Rows to keep, the highest score first; boxes [n, 4] of different pictures [n] never meet."""
+    if not len(boxes):
+        return torch.zeros(0, dtype=torch.long, device=boxes.device)
+    apart = index.to(boxes) * (boxes.max() - boxes.min() + 1)  # each picture's boxes in a place of their own
+    return nms_operator()(boxes + apart[:, None], score, limit)
 
 
 def _square(boxes: Tensor) -> Tensor:
