@@ -35,7 +35,7 @@ class RunLog:
         self.path = folder / "log.jsonl"
         self.waiting = b""  # lines that the disk has not taken yet
         try:
-            _truncate(self.path, start)
+            _truncate(self.path, start, over=start >= total)
             # Unbuffered: what the disk refuses must not be written half, later.
             self.file = open(self.path, "ab", buffering=0)
         except OSError as error:
@@ -132,14 +132,17 @@ def _words(values: dict[str, float]) -> str:
     return " ".join(f"{name} {value:.4g}" for name, value in values.items())
 
 
-def _truncate(path: Path, start: int) -> None:
+def _truncate(path: Path, start: int, over: bool = False) -> None:
+    """Drops what lies ahead of `start`. `over`: nothing is left to train, so the last validation comes again as well."""
     if not path.is_file():
         return
     kept = []
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for text in path.read_text(encoding="utf-8").splitlines():
         try:
-            if json.loads(line)["images"] <= start and start > 0:
-                kept.append(line + "\n")
+            line = json.loads(text)
+            again = over and line["images"] == start and line["kind"] == "val"
+            if line["images"] <= start and start > 0 and not again:
+                kept.append(text + "\n")
         except (ValueError, KeyError):  # a line that a kill cut short
             continue
     with replacing(path) as temporary:

@@ -221,3 +221,16 @@ def test_accumulation_resumes_and_its_number_may_change(tmp_path: Path) -> None:
 def test_crossed() -> None:
     assert [n for n in range(6, 31, 6) if crossed(n, 6, 10)] == [12, 24, 30]
     assert not crossed(6, 6, 0)
+
+
+def test_a_finished_run_started_again_logs_its_last_validation_once(tmp_path: Path) -> None:
+    from a3gan.training.log import RunLog
+
+    for start in (0, 24, 24):
+        log = RunLog(tmp_path, start, 24, tensorboard=False)
+        log.scalars(24, {"x": 1.0}, kind="val")
+        if start == 0:
+            log.scalars(24, {"y": 2.0})
+        log.close()
+    lines = (tmp_path / "log.jsonl").read_text(encoding="utf-8").splitlines()
+    assert sorted(line.split('"kind": ')[1][:7] for line in lines) == ['"train"', '"val", ']
