@@ -9,19 +9,23 @@ from contextlib import contextmanager
 import torch
 
 
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 @contextmanager
 def beside_stages() -> Iterator[int]:
     """Half of the cores at most while the block runs, and afterwards as many as before; gives the number.
 
     Decoder, encoder and the other stages run in threads of their own. Where torch takes every core as well, its threads
-    wait for one another by spinning: on two cores of a busy machine, searching 60 frames of 640x480 took 13 to 42 s
+    wait for one another by spinning: on two cores of a busy machine, searching 60 frames of 640x480 took 9 to 42 s
     with two threads and 2 to 4 s with one. Somebody who has set OMP_NUM_THREADS is left their choice.
 
     Also a decorator. The number is of the whole process, so torch work in other threads of a caller has it meanwhile.
     """
     before = torch.get_num_threads()
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    wanted = before if "OMP_NUM_THREADS" in os.environ else min(before, max(1, cores // 2))
+    wanted = before if "OMP_NUM_THREADS" in os.environ else min(before, max(1, cores() // 2))
     if wanted != before:
         torch.set_num_threads(wanted)
     try:

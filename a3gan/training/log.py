@@ -133,7 +133,7 @@ def _words(values: dict[str, float]) -> str:
 
 
 def _truncate(path: Path, start: int, over: bool = False) -> None:
-    """Drops what lies ahead of `start`. `over`: nothing is left to train, so the last validation comes again as well."""
+    """Drops what lies ahead of `start`; `over`: all is trained, so the last validation comes again as well."""
     if not path.is_file():
         return
     kept = []
