@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -19,6 +18,7 @@ import torch
 
 from a3gan.data.ranges import to_uint8
 from a3gan.evaluation.pictures import Originals, View, batches, degraded
+from a3gan.files import replacing
 
 if TYPE_CHECKING:
     from a3gan.media.detect import Faces
@@ -186,10 +186,8 @@ def read_cached(path: Path) -> Features | None:
 
 
 def write_cached(path: Path, features: Features) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp.npz")
-    np.savez(temporary, **features)
-    os.replace(temporary, path)
+    with replacing(path) as temporary, open(temporary, "wb") as stream:
+        np.savez(stream, **features)
 
 
 def original_source(originals: Originals) -> Source:

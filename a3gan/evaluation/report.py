@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from a3gan.errors import UserError
+from a3gan.files import replacing
 
 if TYPE_CHECKING:
     from a3gan.evaluation.figures import Curve
@@ -67,20 +67,6 @@ def write(
         raise wrong
 
 
-def versions() -> dict[str, str]:
-    """Of what computes: Python and the libraries."""
-    import platform
-    from importlib import metadata
-
-    found = {"python": platform.python_version()}
-    for name in ("torch", "numpy", "scipy", "pillow", "opencv-python-headless", "facenet-pytorch", "av"):
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
-
-
 def thin(curves: list[Curve]) -> dict[str, dict[str, list[list[float]]]]:
     """ROC curves as {judge: {method: [false, true]}} at `CURVE_POINTS` false match rates, even on a log axis."""
     from a3gan.evaluation.statistics import roc
@@ -96,12 +82,8 @@ def thin(curves: list[Curve]) -> dict[str, dict[str, list[list[float]]]]:
 
 
 def _replace(path: Path, make: Callable[[Path], None]) -> None:
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
-    try:
+    with replacing(path) as temporary:
         make(temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _text(path: Path, text: str) -> None:

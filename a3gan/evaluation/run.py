@@ -19,6 +19,7 @@ from a3gan.evaluation.page import faces as sheets
 from a3gan.evaluation.pictures import Originals
 from a3gan.evaluation.protocol import EvalConfig
 from a3gan.evaluation.sets import EvalSet, load_sets
+from a3gan.versions import versions
 
 if TYPE_CHECKING:
     from a3gan.anonymizers.base import FaceAnonymizer
@@ -63,7 +64,7 @@ def evaluate(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -> r
         {
             "format": "a3gan-evaluation-1",
             "version": __version__,
-            "versions": report.versions(),
+            "versions": versions(),
             "command": ["a3gan", "evaluate", str(path), *overrides],
             "config": asked.model_dump(mode="json", exclude={"run"}),
             "data": _describe(originals, digests[sets[0].name]),

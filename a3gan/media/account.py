@@ -6,8 +6,6 @@ It holds no picture and no embedding; it does hold times and places of faces in 
 from __future__ import annotations
 
 import json
-import os
-import platform
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -18,10 +16,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from a3gan import __version__
 from a3gan.data.align import invert, similarity, transform_points, warp
 from a3gan.data.ranges import to_float
 from a3gan.errors import UserError
+from a3gan.files import replacing
 
 if TYPE_CHECKING:
     from a3gan.anonymizers.base import FaceAnonymizer
@@ -239,19 +237,6 @@ def ranges(frames: Iterable[int]) -> list[list[int]]:
     return runs
 
 
-def versions() -> dict[str, str]:
-    """Of everything that a result depends on."""
-    from importlib import metadata
-
-    found = {"a3gan": __version__, "python": platform.python_version(), "system": platform.system()}
-    for name in ("torch", "numpy", "pillow", "av", "facenet-pytorch", "scipy", "onnxruntime"):
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
-
-
 def totals(tracks: Sequence[dict[str, Any]]) -> dict[str, int]:
     """Sums over the records of tracks."""
     sources: Counter = Counter()
@@ -274,12 +259,8 @@ def totals(tracks: Sequence[dict[str, Any]]) -> dict[str, int]:
 
 def write_json(path: Path, record: dict[str, Any]) -> None:
     """Whole or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    with replacing(path) as temporary:
         temporary.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def read_json(path: Path) -> dict[str, Any] | None:

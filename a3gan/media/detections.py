@@ -13,7 +13,6 @@ found in it). A track with only "track" and "sightings" is enough.
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from a3gan.errors import UserError
+from a3gan.files import replacing
 from a3gan.media.track import SOURCES, Sighting, Track
 
 VERSION = 1
@@ -48,17 +48,12 @@ def save(path: str | Path, detections: Detections) -> None:
         "frames": detections.frames, "rate": detections.rate, "cuts": detections.cuts, "how": detections.how,
     }  # fmt: skip
     head = json.dumps(record, indent=1)[:-2]
-    temporary = path.with_name(path.name + ".tmp")
-    try:
-        with temporary.open("w", encoding="utf-8") as out:
-            # One line per sighting: easy to find, delete and compare.
-            out.write(head + ',\n "tracks": [')
-            for i, track in enumerate(detections.tracks):
-                out.write(("," if i else "") + "\n" + _track_text(track))
-            out.write("\n ]\n}\n")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8") as out:
+        # One line per sighting: easy to find, delete and compare.
+        out.write(head + ',\n "tracks": [')
+        for i, track in enumerate(detections.tracks):
+            out.write(("," if i else "") + "\n" + _track_text(track))
+        out.write("\n ]\n}\n")
 
 
 def _track_text(track: Track) -> str:

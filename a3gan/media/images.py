@@ -1,4 +1,4 @@
-"""Photos, file to file: `anonymize_photo`, and `anonymize_files` for folders of them."""
+"""One photo, file to file: `anonymize_photo`. Folders of them: `media.run`."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ import io
 import logging
 import os
 import secrets
-import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +16,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from a3gan.errors import UserError
+from a3gan.files import replacing
 from a3gan.media import deep
 from a3gan.media.metadata import Carried, carried, png_chunks, read_ahead, save_options
 from a3gan.media.pictures import Picture, is_gray, opened, to_pil_picture
@@ -54,7 +54,7 @@ Seeds = Callable[[int, np.ndarray, "list[FaceRecord]"], Sequence["int | None"]]
 
 @dataclass
 class FileResult:
-    """One file. status: 'done', 'no face' (written unchanged) or 'failed' (nothing written; `error` says why).
+    """One file. status: 'done' or 'no face' (written unchanged).
 
     records: of its faces; faces, mosaicked: how many of them, and how many could not be synthesised. width, height: of
     the result.
@@ -65,43 +65,9 @@ class FileResult:
     status: str = "done"
     faces: int = 0
     mosaicked: int = 0
-    error: str = ""
     records: list[FaceRecord] = field(default_factory=list)
     width: int = 0
     height: int = 0
-
-
-@dataclass
-class FileReport:
-    """What became of all files, in the order of the work; `ignored`: other files in the folders, by their names."""
-
-    files: list[FileResult] = field(default_factory=list)
-    ignored: int = 0
-
-    def having(self, status: str) -> list[FileResult]:
-        """The files with that status."""
-        return [file for file in self.files if file.status == status]
-
-    @property
-    def ok(self) -> bool:
-        """No file failed."""
-        return not self.having("failed")
-
-    def lines(self) -> list[str]:
-        """For people: every file that needs a look, by name, then the counts."""
-        lines = [f"failed: {file.source}: {file.error}" for file in self.having("failed")]
-        lines += [f"no face found, written unchanged: {file.source}" for file in self.having("no face")]
-        lines += [f"mosaicked {f.mosaicked} of {f.faces} faces: {f.source}" for f in self.files if f.mosaicked]
-        faces, mosaicked = sum(f.faces for f in self.files), sum(f.mosaicked for f in self.files)
-        done = self.having("done")
-        left = sum(all(record.status == "kept" for record in file.records) for file in done)
-        lines.append(
-            f"{len(self.files)} photos: {len(done) - left} anonymised ({faces} faces, {mosaicked} mosaicked), "
-            + (f"{left} left as they were, " if left else "")
-            + f"{len(self.having('no face'))} without a face, {len(self.having('failed'))} failed"
-            + (f"; {self.ignored} other files ignored" if self.ignored else "")
-        )
-        return lines
 
 
 def anonymize_photo(
@@ -162,96 +128,6 @@ def photo_seeds(identity: str, seed: int | str, data: bytes) -> Seeds:
     # By content, not by name: a photo that is moved or copied keeps its new faces.
     own = f"{seed}:{hashlib.sha256(data).hexdigest()}"
     return lambda number, canvas, faces: [face_seed(own, i) for i in range(len(faces))]
-
-
-def anonymize_files(
-    inputs: Sequence[str | Path],
-    output: str | Path,
-    *,
-    weights: str | Path | None = None,
-    policy: str | Policy | None = None,
-    seed: int | str = 0,
-    alpha: float = 1.0,
-    device: str | None = None,
-    progress: bool = False,
-    anonymizer: Anonymizer | None = None,
-    identity: str = "track",
-    metadata: str = "safe",
-) -> FileReport:
-    """Anonymises photos and folders of photos (searched through) into the folder `output`.
-
-    A photo keeps its name, a folder its tree; what stays of each photo, see `anonymize_photo`. A bad file is reported
-    and does not stop the others; a photo in which no face is found is written with its pixels as they were, and
-    reported.
-
-    Args:
-        weights, device: as `Anonymizer.from_pretrained`; policy, seed, alpha, identity, metadata: as `anonymize_photo`.
-        progress: show a bar on stderr. anonymizer: use this one, with its own weights and device.
-
-    Raises:
-        UserError: an input that does not exist, no photo at all, two photos with one output, an output that would
-            overwrite an input, or a setting that the method does not support. Nothing has been written then.
-    """
-    from a3gan.anonymizers.a3gan import DEFAULT_WEIGHTS
-    from a3gan.anonymizers.anonymizer import Anonymizer, as_policy
-
-    output = Path(output)
-    files, ignored = find_files(inputs, output)
-    policy = as_policy(policy)
-    photo_seeds(identity, seed, b"")
-    anonymizer = anonymizer or Anonymizer.from_pretrained(weights or DEFAULT_WEIGHTS, device)
-    anonymizer.process([], policy=policy, seed=seed, alpha=alpha)  # impossible settings fail before the first file
-    options = {"policy": policy, "seed": seed, "alpha": alpha, "identity": identity, "metadata": metadata}
-    for i, file in enumerate(_bar(files, progress)):
-        try:
-            files[i] = anonymize_photo(file.source, file.output, anonymizer, **options)
-        except PER_FILE as error:
-            file.status, file.error = "failed", reason(error)
-            log.warning("%s: %s", file.source, file.error)
-    return FileReport(files, ignored)
-
-
-def find_files(inputs: Sequence[str | Path], output: Path) -> tuple[list[FileResult], int]:
-    """Every photo with its output, and the number of other files in the folders. UserErrors of `anonymize_files`."""
-    if output.exists() and not output.is_dir():
-        raise UserError(f"{output}: exists and is no folder; name a folder for the results")
-    files: list[FileResult] = []
-    ignored = 0
-    for entry in map(Path, inputs):
-        if entry.is_dir():
-            inside = [p for p in sorted(entry.rglob("*")) if p.is_file() and not _below(p, output, entry)]
-            photos = [p for p in inside if p.suffix.lower() in SUFFIXES and not p.name.startswith(".")]
-            ignored += len(inside) - len(photos)
-            files += [FileResult(p, output / p.relative_to(entry)) for p in photos]
-        elif entry.is_file():
-            files.append(FileResult(entry, output / entry.name))
-        else:
-            raise UserError(f"{entry}: no such file or folder")
-    # A photo named by itself and found in a folder as well is done once.
-    files = list({file.source.resolve(): file for file in reversed(files)}.values())[::-1]
-    if not files:
-        raise UserError(f"no photo in {', '.join(map(str, inputs)) or 'the inputs'} (looked for {' '.join(SUFFIXES)})")
-    _refuse_clashes(files)
-    return files, ignored
-
-
-def _below(path: Path, output: Path, entry: Path) -> bool:
-    """Whether a file of folder `entry` is an earlier result (the output folder lies inside the input folder)."""
-    output = output.resolve()
-    return output != entry.resolve() and output in path.resolve().parents
-
-
-def _refuse_clashes(files: Iterable[FileResult]) -> None:
-    files = list(files)
-    sources = {file.source.resolve() for file in files}
-    taken: dict[str, Path] = {}
-    for file in files:
-        if file.output.resolve() in sources or (file.output.exists() and file.output.samefile(file.source)):
-            raise UserError(f"{file.output}: would overwrite an input; choose another output folder")
-        # Compared without case: on Windows and macOS A.jpg and a.jpg are one file.
-        other = taken.setdefault(str(file.output.resolve()).casefold(), file.source)
-        if other is not file.source:
-            raise UserError(f"{other} and {file.source} would both become {file.output}; use two output folders")
 
 
 def _kind(image: Image.Image, source: Path, output: Path) -> str:
@@ -329,17 +205,10 @@ def save(picture: Image.Image, path: Path, kind: str, **options: object) -> None
 
 def write_whole(path: Path, data: bytes | memoryview) -> None:
     """Writes a file whole or not at all: to a temporary file beside it, synced, then renamed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # Hidden, without the picture's suffix, short enough for any name, and one per thread.
-    temporary = path.with_name(f".{path.stem[:40]}.{os.getpid()}.{threading.get_ident()}.tmp")
-    try:
-        with open(temporary, "wb") as stream:
-            stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(path) as temporary, open(temporary, "wb") as stream:
+        stream.write(data)
+        stream.flush()
+        os.fsync(stream.fileno())
 
 
 def reason(error: Exception) -> str:
@@ -350,19 +219,3 @@ def reason(error: Exception) -> str:
         hidden = error.filename is None or str(error.filename).endswith(".tmp")  # nobody asked for a temporary file
         return error.strerror if hidden else f"{error.strerror}: {error.filename}"
     return " ".join(str(error).split()) or type(error).__name__
-
-
-def _one(file: FileResult, anonymizer: Anonymizer, policy: Policy | None, seed: int | str, alpha: float) -> None:
-    done = anonymize_photo(file.source, file.output, anonymizer, policy=policy, seed=seed, alpha=alpha)
-    vars(file).update(vars(done))
-
-
-_reason = reason
-
-
-def _bar(files: list[FileResult], progress: bool) -> Iterable[FileResult]:
-    if not progress:
-        return files
-    from tqdm import tqdm
-
-    return tqdm(files, unit="photo", disable=None)  # None: silent where stderr is no terminal

@@ -148,14 +148,6 @@ class People:
         return apart
 
 
-def name_persons(frames: Iterable[Any], tracks: Sequence[Track], people: People | None = None) -> Embeddings:
-    """Looks and names in one go; the embeddings, for `References` and `residual`."""
-    people = people or People()
-    embeddings = people.look(frames, tracks)
-    people.name(tracks, embeddings)
-    return embeddings
-
-
 def cluster(
     vectors: Sequence[np.ndarray], apart: np.ndarray, distance: float, stretch: np.ndarray | None = None
 ) -> np.ndarray:

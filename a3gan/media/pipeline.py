@@ -24,6 +24,7 @@ from a3gan.media import account
 from a3gan.media.stages import Progress, SecondPass, run_second_pass
 from a3gan.media.threads import beside_stages
 from a3gan.media.whom import Whom
+from a3gan.versions import versions
 
 if TYPE_CHECKING:
     from a3gan.anonymizers.anonymizer import Anonymizer
@@ -233,7 +234,7 @@ def _account(
         "totals": account.totals(tracks),
         "tracks": tracks,
         "seconds": {name: round(value, 2) for name, value in seconds.items()},
-        "versions": account.versions(),
+        "versions": versions(),
         "statement": account.STATEMENT,
     }
 

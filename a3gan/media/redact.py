@@ -11,7 +11,7 @@ import math
 
 import numpy as np
 
-from a3gan.anonymizers.base import CELLS, Redaction
+from a3gan.anonymizers.base import Redaction
 
 GROW = 0.3
 """Share of the box's sides by which a redaction reaches beyond each of them. Half axes of .8 of a side hold the whole
@@ -73,13 +73,6 @@ def redact(
     x = ((np.arange(x0, x1, dtype=np.float32) - centre[0]) / half[0]) ** 2
     y = ((np.arange(y0, y1, dtype=np.float32) - centre[1]) / half[1]) ** 2
     _copy(filled, region, (x[None, :] + y[:, None]) <= 1)
-
-
-def mosaic_box(
-    canvas: np.ndarray, box: np.ndarray | tuple[float, ...], landmarks: np.ndarray | None = None, cells: int = CELLS
-) -> None:
-    """`redact` with a mosaic of `cells` a face over the whole box, corners included."""
-    redact(canvas, box, landmarks, Redaction("pixelate", cells=cells), oval=False)
 
 
 def covered(box: np.ndarray | tuple[float, ...], landmarks: np.ndarray | None = None, grow: float = 1.0) -> np.ndarray:

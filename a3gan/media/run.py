@@ -19,6 +19,7 @@ from a3gan.media.jobs import Job, Report
 from a3gan.media.pipeline import anonymize_video, method_record, refuse_impossible, source_record, weights_hash
 from a3gan.media.settings import Settings
 from a3gan.media.whom import Whom
+from a3gan.versions import versions
 
 if TYPE_CHECKING:
     from a3gan.anonymizers.anonymizer import Anonymizer
@@ -165,7 +166,7 @@ class _Run:
         job.kept = job.faces - counts["replaced"] - job.fallback
         job.record = {"totals": counts, "method": method_record(self.anonymizer), "settings": self.settings.record()}
         if output is not None:
-            account.write_json(job.account, job.record | {"versions": account.versions()})
+            account.write_json(job.account, job.record | {"versions": versions()})
 
     def _photo(self, job: Job, source: dict[str, Any]) -> None:
         settings = self.settings

@@ -83,7 +83,7 @@ def scan(
     # Weak hints are wanted here: they are looked into, and kept only where a track confirms them.
     detector = detector.sensitive() if hasattr(detector, "sensitive") else detector
     worker = _Scanner(detector, max(1, stride), scale, thresh, Scan(info=info, stride=max(1, stride)))
-    total = getattr(info, "frames", None)
+    total = getattr(info, "expected_frames", None)
     with Flow() as flow:
         frames = flow.ahead("decode", _read(reader), depth=2 * max(1, stride))
         for chunk in _chunks(frames, max(1, stride), batch, info):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -86,17 +86,6 @@ class Settings:
         if self.identity == "random" or self.key is not None:
             values["seed"] = None
         return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
-
-    @classmethod
-    def from_record(cls, values: dict[str, Any]) -> Settings:
-        """From an account's `settings`; keys that this version does not know are refused."""
-        unknown = sorted(set(values) - {field.name for field in fields(cls)})
-        if unknown:
-            raise UserError(f"settings: {', '.join(unknown)} unknown to this version")
-        values = dict(values)
-        if values.get("scale") is not None:
-            values["scale"] = tuple(values["scale"])
-        return cls(**values)
 
     def stamp(self, *more: str) -> str:
         """Twelve hex digits that differ when any setting (or `more`, such as the hash of the weights) does.

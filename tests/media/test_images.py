@@ -7,27 +7,18 @@ import time
 
 import numpy as np
 import pytest
+from fakes import BrightDetector
 from PIL import Image, ImageCms, JpegImagePlugin
 from PIL.PngImagePlugin import PngInfo
 
 from a3gan import Anonymizer
 from a3gan.anonymizers.classic import Solid
-from a3gan.data.align import template
 from a3gan.errors import UserError
 from a3gan.media import images
-from a3gan.media.detect import Faces
-from a3gan.media.images import anonymize_files, anonymize_photo, find_files
-
-
-class BrightDetector:
-    """One face, 64 px frame at (40, 20), in pictures that are bright in their first pixel; none in others."""
-
-    def detect(self, images):
-        face = Faces(
-            np.array([[50.0, 26.0, 94.0, 80.0]], np.float32), np.ones(1, np.float32),
-            (template("face", 64).numpy() + (40.0, 20.0))[None].astype(np.float32),
-        )  # fmt: skip
-        return [face if image[0, 0].mean() > 128 else Faces.none() for image in images]
+from a3gan.media.images import anonymize_photo
+from a3gan.media.jobs import JOURNAL
+from a3gan.media.run import anonymize_all
+from a3gan.media.settings import Settings
 
 
 @pytest.fixture
@@ -50,16 +41,16 @@ def test_files_and_folders(tmp_path, anonymizer):
     (source / ".hidden.jpg").write_bytes(b"")
     single = tmp_path / "one.webp"
     bright().save(single)
-    report = anonymize_files([source, single], out, anonymizer=anonymizer)
-    status = {file.output.relative_to(out).as_posix(): file.status for file in report.files}
+    report = anonymize_all([source, single], out, anonymizer=anonymizer)
+    status = {job.output.relative_to(out).as_posix(): job.status for job in report.jobs}
     assert status == {
         "a.jpg": "done", "broken.jpg": "failed", "dark.png": "no face", "deep/B.PNG": "done", "one.webp": "done",
     }  # fmt: skip
-    assert report.ignored == 2 and not report.ok
+    assert len(report.ignored) == 2 and report.exit_status == 1
     written = sorted(p.relative_to(out).as_posix() for p in out.rglob("*") if p.is_file())
-    assert written == ["a.jpg", "dark.png", "deep/B.PNG", "one.webp"]  # no temporary file is left
+    assert written == ["a.jpg", JOURNAL, "dark.png", "deep/B.PNG", "one.webp"]  # no temporary file is left
     text = "\n".join(report.lines())
-    assert "broken.jpg" in text and "no face found" in text and "dark.png" in text and "5 photos: 3 anonymised" in text
+    assert "broken.jpg" in text and "no face found" in text and "dark.png" in text and "5 files: 3 anonymised" in text
     assert np.array(Image.open(out / "deep" / "B.PNG"))[55, 72].max() == 0
     assert (np.array(Image.open(out / "dark.png")) == 0).all()
 
@@ -72,7 +63,7 @@ def test_jpeg_orientation_profile_and_coding(tmp_path, anonymizer):
     path = tmp_path / "phone.jpg"
     options = {"subsampling": 0, "quality": 83, "progressive": True, "comment": b"hello"}
     bright(100, 160).save(path, exif=exif, icc_profile=profile, **options)
-    anonymize_files([path], tmp_path / "out", anonymizer=anonymizer, metadata="strip")
+    anonymize_all([path], tmp_path / "out", Settings(metadata="strip"), anonymizer=anonymizer)
     with Image.open(path) as source, Image.open(tmp_path / "out" / "phone.jpg") as result:
         assert result.format == "JPEG" and result.size == (160, 100)
         assert not result.getexif() and "comment" not in result.info and "exif" not in result.info
@@ -113,9 +104,9 @@ def test_gray_cmyk_palette_alpha_and_one_pixel(tmp_path, anonymizer):
         clear.save(source / name, **({"lossless": True} if name.endswith("webp") else {}))
     Image.new("RGB", (1, 1), "white").save(source / "dot.png")
     Image.new("1", (160, 100), 1).save(source / "bits.tif", compression="group4")
-    report = anonymize_files([source], out, anonymizer=anonymizer)
-    assert report.ok, report.lines()
-    results = {path.name: Image.open(path) for path in out.iterdir()}
+    report = anonymize_all([source], out, anonymizer=anonymizer)
+    assert report.exit_status == 0, report.lines()
+    results = {path.name: Image.open(path) for path in out.iterdir() if path.name != JOURNAL}
     assert results["gray.png"].mode == "L" and "Author" not in results["gray.png"].info
     assert results["print.jpg"].mode == "RGB" and "icc_profile" not in results["print.jpg"].info
     assert results["palette.png"].convert("RGB").getpixel((150, 95)) == (230, 200, 180)
@@ -267,24 +258,6 @@ def test_identities_of_faces_over_photos(tmp_path):
         run(identity="twin")
 
 
-def test_a_thousand_files_with_ten_broken(tmp_path, anonymizer, monkeypatch):
-    monkeypatch.setattr(os, "fsync", lambda descriptor: None)  # a thousand of them take a slow disk long
-    source, out = tmp_path / "in", tmp_path / "out"
-    source.mkdir()
-    stream = io.BytesIO()
-    bright(24, 20).save(stream, "PNG")
-    whole = stream.getvalue()
-    broken = {f"{i:03d}.png" for i in range(7, 1000, 100)}
-    for i in range(1000):
-        name = f"{i:03d}.png"
-        (source / name).write_bytes(whole[: len(whole) // 2] if name in broken else whole)
-    report = anonymize_files([source], out, anonymizer=anonymizer)
-    assert {file.source.name for file in report.having("failed")} == broken and not report.ok
-    assert {path.name for path in out.iterdir()} == {f"{i:03d}.png" for i in range(1000)} - broken
-    text = "\n".join(report.lines())
-    assert all(name in text for name in broken) and "10 failed" in text
-
-
 def test_a_full_disk_leaves_nothing_and_is_named(tmp_path, anonymizer, monkeypatch):
     bright().save(tmp_path / "a.png")
     (tmp_path / "out").mkdir()
@@ -294,8 +267,8 @@ def test_a_full_disk_leaves_nothing_and_is_named(tmp_path, anonymizer, monkeypat
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, "fsync", full)
-    report = anonymize_files([tmp_path / "a.png"], tmp_path / "out", anonymizer=anonymizer)
-    assert report.files[0].error == os.strerror(errno.ENOSPC)
+    report = anonymize_all([tmp_path / "a.png"], tmp_path / "out", overwrite=True, anonymizer=anonymizer)
+    assert os.strerror(errno.ENOSPC) in report.jobs[0].error
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["a.png"]
     assert (tmp_path / "out" / "a.png").read_bytes() == b"an earlier result"
 
@@ -307,8 +280,8 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path, anonymizer, monkeypa
         raise PermissionError(errno.EACCES, "Permission denied", str(path))
 
     monkeypatch.setattr(images, "open", refuse, raising=False)
-    report = anonymize_files([tmp_path / "a.png"], tmp_path / "out", anonymizer=anonymizer)
-    assert report.having("failed") and "Permission denied" in report.files[0].error
+    report = anonymize_all([tmp_path / "a.png"], tmp_path / "out", anonymizer=anonymizer)
+    assert report.having("failed") and "Permission denied" in report.jobs[0].error
     assert not any((tmp_path / "out").iterdir())
 
 
@@ -339,8 +312,8 @@ def test_animations_fail_by_name(tmp_path, anonymizer):
     stream = io.BytesIO()
     bright().save(stream, "GIF", save_all=True, append_images=[Image.new("RGB", (160, 100))])
     (tmp_path / "moving.gif").write_bytes(stream.getvalue())
-    report = anonymize_files([tmp_path / "moving.gif"], tmp_path / "out", anonymizer=anonymizer)
-    assert "2 pictures" in report.files[0].error and not (tmp_path / "out").exists()
+    report = anonymize_all([tmp_path / "moving.gif"], tmp_path / "out", anonymizer=anonymizer)
+    assert "2 pictures" in report.jobs[0].error and not (tmp_path / "out" / "moving.gif").exists()
 
 
 def test_inputs_are_never_overwritten(tmp_path, anonymizer):
@@ -349,15 +322,15 @@ def test_inputs_are_never_overwritten(tmp_path, anonymizer):
     before = path.read_bytes()
     for inputs, output in (([path], tmp_path), ([tmp_path], tmp_path), ([path], tmp_path / "x" / "..")):
         with pytest.raises(UserError, match="overwrite"):
-            anonymize_files(inputs, output, anonymizer=anonymizer)
+            anonymize_all(inputs, output, anonymizer=anonymizer)
     assert path.read_bytes() == before
 
 
 def test_output_inside_the_input_is_not_taken_again(tmp_path, anonymizer):
     bright().save(tmp_path / "a.png")
     for _ in range(2):
-        report = anonymize_files([tmp_path], tmp_path / "out", anonymizer=anonymizer)
-        assert [file.source.name for file in report.files] == ["a.png"]
+        report = anonymize_all([tmp_path], tmp_path / "out", anonymizer=anonymizer)
+        assert [file.source.name for file in report.jobs] == ["a.png"]
     assert not (tmp_path / "out" / "out").exists()
 
 
@@ -368,18 +341,19 @@ def test_user_errors_come_before_any_writing(tmp_path, anonymizer):
         bright().save(tmp_path / folder / "same.png")
     out = tmp_path / "out"
     with pytest.raises(UserError, match="two output folders"):
-        find_files([tmp_path / "x" / "same.png", tmp_path / "y" / "same.png"], out)
+        anonymize_all([tmp_path / "x" / "same.png", tmp_path / "y" / "same.png"], out, anonymizer=anonymizer)
     with pytest.raises(UserError, match="no such file"):
-        find_files([tmp_path / "none.png"], out)
+        anonymize_all([tmp_path / "none.png"], out, anonymizer=anonymizer)
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="no photo"):
-        find_files([tmp_path / "empty"], out)
-    with pytest.raises(UserError, match="no folder"):
-        find_files([tmp_path / "x"], tmp_path / "x" / "same.png")
-    with pytest.raises(UserError, match="policy"):
-        anonymize_files([tmp_path / "x"], out, policy="everything", anonymizer=anonymizer)
+        anonymize_all([tmp_path / "empty"], out, anonymizer=anonymizer)
+    with pytest.raises(UserError, match="more inputs"):
+        anonymize_all([tmp_path / "x"], tmp_path / "x" / "same.png", anonymizer=anonymizer)
+    for settings in (Settings("solid", policy="everything"), Settings("solid", alpha=0.5)):
+        with pytest.raises(UserError, match=r"policy|dial"):
+            anonymize_all([tmp_path / "x"], out, settings)
     with pytest.raises(UserError, match="identity"):
-        anonymize_files([tmp_path / "x"], out, identity="twin", anonymizer=anonymizer)
+        anonymize_all([tmp_path / "x"], out, Settings(identity="twin"), anonymizer=anonymizer)
     with pytest.raises(UserError, match="metadata"):
         anonymize_photo(tmp_path / "x" / "same.png", out / "a.png", anonymizer, metadata="none")
     assert not out.exists()

@@ -14,7 +14,6 @@ from a3gan.media.people import (
     candidates,
     cluster,
     keep_by_references,
-    name_persons,
     residual,
     sharpness,
 )  # fmt: skip
@@ -135,7 +134,8 @@ def test_rendered_people_are_told_apart(tmp_path):
     box = np.array([0.0, 0, 96, 96])
     tracks = [Track(i, {i: Sighting(box, points[i], 0.99)}) for i in range(8)]
     people = People(same=0.5)
-    embeddings = name_persons(frames, tracks, people)
+    embeddings = people.look(frames, tracks)
+    people.name(tracks, embeddings)
     assert set(embeddings) == set(range(8))
     assert all(np.linalg.norm(rows, axis=1) == pytest.approx(1, abs=1e-4) for rows in embeddings.values())
     same = [embeddings[i][0] @ embeddings[j][0] for i in range(8) for j in range(i) if who[i] == who[j]]

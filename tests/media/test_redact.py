@@ -3,8 +3,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from a3gan.anonymizers.base import Redaction
-from a3gan.media.redact import STRONG, covered, mosaic_box, redact
+from a3gan.anonymizers.base import CELLS, Redaction
+from a3gan.media.redact import STRONG, covered, redact
 
 KINDS = [Redaction("blur"), Redaction("pixelate"), Redaction("solid"), STRONG]
 
@@ -71,17 +71,20 @@ def test_blur_is_as_strong_for_large_faces():
     assert widths[1] == pytest.approx(widths[0], rel=0.15) and widths[0] > 80 / 6 * 2
 
 
-def test_mosaic_box_at_the_border_and_off_it():
+MOSAIC = Redaction("pixelate", cells=CELLS)
+
+
+def test_mosaic_at_the_border_and_off_it():
     canvas = noise(100, 100)
-    mosaic_box(canvas, (-50, -50, 40, 40), np.full((5, 2), np.nan))
+    redact(canvas, (-50, -50, 40, 40), np.full((5, 2), np.nan), MOSAIC, oval=False)
     # A part of a face has fewer cells, not finer ones.
     assert len(np.unique(canvas[:40, :40].reshape(-1, 3), axis=0)) <= 25
     before = canvas.copy()
-    mosaic_box(canvas, (500, 500, 600, 600))
+    redact(canvas, (500, 500, 600, 600), None, MOSAIC, oval=False)
     assert (canvas == before).all()
     for bad in ((0, 0, float("nan"), 10), (0, 0, float("inf"), 10), (1, 2, 3)):
         with pytest.raises(ValueError, match="finite"):
-            mosaic_box(canvas, bad)
+            redact(canvas, bad, None, MOSAIC, oval=False)
 
 
 @settings(max_examples=60, deadline=None)

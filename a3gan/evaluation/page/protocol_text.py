@@ -116,7 +116,7 @@ def origin(results: Results) -> list[Html]:
     rows += [
         (name.replace("_", " "), tag("code", words.as_json(v))) for name, v in (results.get("hashes") or {}).items()
     ]
-    versions = {"a3gan": results["version"], **(results.get("versions") or {})}
+    versions = results.get("versions") or {"a3gan": results["version"]}
     rows.append(("versions", ", ".join(f"{name} {v}" for name, v in versions.items())))
     cfg = results["config"]
     settings = "\n".join(f"{name}: {words.as_json(value)}" for name, value in cfg.items())
