@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from a3gan.errors import UserError
+from a3gan.evaluation.catalogue import FIGURES, meaning
 from a3gan.evaluation.listing import Figure, figures
-from a3gan.evaluation.protocol import Limit
+from a3gan.evaluation.protocol import EvalConfig, Limit
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,19 @@ def check(results: Mapping[str, Any], limits: Mapping[str, Limit]) -> list[Check
                 _worst(name, method, limit, [f for f in some if not limit.picture or f.degradation in limit.picture])
             )
     return done
+
+
+def refuse_unknown(cfg: EvalConfig) -> None:
+    """UserError for a limit on what this evaluation does not measure; said before an hour is spent on it."""
+    judges = [judge.name or judge.kind for judge in cfg.judges]
+    for name, limit in cfg.limits.items():
+        first, *rest = name.split(".")
+        if meaning(name) is None:
+            raise UserError(f"limits: {name}: no such figure; the nearest is {nearest(name, FIGURES)}")
+        if first in ("verification", "identification") and (not rest or rest[0] not in judges):
+            raise UserError(f"limits: {name}: its second word must be a judge: {', '.join(judges) or 'none'}")
+        if unknown := [method for method in limit.method if method not in cfg.method]:
+            raise UserError(f"limits: {name}: method {unknown[0]} is not evaluated, only {', '.join(cfg.method)}")
 
 
 def broken(checked: Iterable[Checked]) -> list[Checked]:

@@ -190,14 +190,18 @@ class EvalConfig(Section):
 def load(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -> EvalConfig:
     """Reads an evaluation YAML (`base:` and `key=value` overrides as in training configs).
 
-    UserError names the file or override, the key, and for an unknown key the nearest valid one.
+    UserError names the file or override, the key, and for an unknown key or figure the nearest valid one.
     """
+    from a3gan.evaluation import limits  # which needs this module
+
     cfg = load_as(EvalConfig, path, overrides)
     for policy in (cfg.policy, *cfg.policies):
         Policy.parse(policy)  # a wrong one fails here, before anything is loaded
     # "none" comes first: it gives the boxes and decisions that the degraded pictures are compared with.
     order = [d for d in DEGRADATIONS if d == "none" or d in cfg.degradations]
-    return cfg.model_copy(update={"degradations": order, "method": list(dict.fromkeys(cfg.method))})
+    cfg = cfg.model_copy(update={"degradations": order, "method": list(dict.fromkeys(cfg.method))})
+    limits.refuse_unknown(cfg)
+    return cfg
 
 
 def is_evaluation(path: str | Path) -> bool:

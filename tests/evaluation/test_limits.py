@@ -82,6 +82,20 @@ def test_an_unknown_figure_is_an_error_with_the_nearest_name() -> None:
 
 
 @pytest.mark.parametrize(
+    ("limit", "message"),
+    [
+        ("verification.b.tarr", "verification.b.tarr: no such figure; the nearest is .*tar$"),
+        ("verification.c.tar", "its second word must be a judge: b$"),
+        ("detection.picture.found", "method solid is not evaluated, only blur$"),
+    ],
+)
+def test_a_misspelt_limit_fails_before_anything_is_measured(limit: str, message: str) -> None:
+    given = f'limits={{"{limit}": {{max: 0.1, method: [solid]}}}}'
+    with pytest.raises(UserError, match=message):
+        protocol.load("eval/lfw", ["method=[blur]", given])
+
+
+@pytest.mark.parametrize(
     ("text", "message"),
     [
         ("limits: {verification.b.tar: {maxx: 0.1}}", "maxx; the nearest valid key is limits.verification.b.tar.max$"),
