@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from a3gan import __version__
-from a3gan.commands import exporting, measuring, running, training
+from a3gan.commands import exporting, hiding, measuring, running, training
 from a3gan.errors import UserError
 
 
@@ -65,6 +65,8 @@ for _command in (
     running.models,
     running.doctor,
     running.detect,
+    hiding.hide,
+    hiding.recover,
 ):
     cli.add_command(_command)
 

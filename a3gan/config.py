@@ -20,8 +20,8 @@ from a3gan.files import replacing
 from a3gan.schema import Config, Section, phase_images
 
 __all__ = [
-    "Config", "all_keys", "check", "find_config", "flatten", "load_as", "load_config", "phase_images", "read",
-    "save_config",
+    "Config", "all_keys", "check", "find_config", "flatten", "load_as", "load_config", "parse_yaml", "phase_images",
+    "read", "save_config",
 ]
 AnyConfig = TypeVar("AnyConfig", bound=Section)
 
@@ -71,7 +71,7 @@ def load_as(kind: type[AnyConfig], path: str | Path | None, overrides: list[str]
         if not equals or not name.strip():
             example = next(key for key, field in all_keys(kind).items() if isinstance(field.default, float))
             raise UserError(f"override {override!r}: write key=value, for example {example}=1e-4")
-        _set(values, name.strip(), _parse(text, f"override {override!r}"), override)
+        _set(values, name.strip(), parse_yaml(text, f"override {override!r}"), override)
         origins[name.strip()] = f"override {override!r}"
     return check(values, origins, str(path or "defaults"), kind)
 
@@ -120,7 +120,7 @@ def _read_chain(path: Path, origins: dict[str, str], above: tuple[Path, ...]) ->
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot be read as UTF-8 text ({error})") from error
-    values = _parse(text, str(path))
+    values = parse_yaml(text, str(path))
     if values is None:
         values = {}
     if not isinstance(values, dict):
@@ -136,7 +136,8 @@ def _read_chain(path: Path, origins: dict[str, str], above: tuple[Path, ...]) ->
     return merged
 
 
-def _parse(text: str, source: str) -> Any:
+def parse_yaml(text: str, source: str) -> Any:
+    """What a YAML text says; UserError names the source."""
     try:
         return yaml.load(text, _Loader)  # noqa: S506  (a SafeLoader)
     except (yaml.YAMLError, TypeError) as error:

@@ -19,7 +19,12 @@ REQUIRED = (
     "torch torchvision kornia lpips facenet-pytorch tensorboard albumentations scipy numpy pillow av pydantic pyyaml "
     "safetensors tqdm click matplotlib"
 ).split()
-OPTIONAL = {"onnxruntime": "for --weights x.onnx: pip install a3gan[onnx]"}
+OPTIONAL = {
+    "onnxruntime": "for --weights x.onnx: pip install a3gan[onnx]",
+    "timm": "for method facemae, and falco with FaRL: pip install a3gan[methods]",
+    "diffusers": "for method diff_privacy: pip install a3gan[methods]",
+    "transformers": "for method diff_privacy with Stable Diffusion: pip install a3gan[methods]",
+}
 ENCODERS = ("libx264", "libx265", "mpeg4", "libvpx-vp9", "h264_nvenc", "aac")
 NEEDED_ENCODERS = ("libx264", "mpeg4")  # one of them
 
@@ -105,6 +110,17 @@ def _weights(name: str, _device: str) -> Iterator[Check]:
             yield Check(name, "ok", f"{file}: sha256 as in the manifest")
 
 
+def _methods(name: str, _device: str) -> Iterator[Check]:
+    from a3gan.anonymizers.methods import METHODS, missing
+
+    shipped = checkpoint.shipped()
+    lacking = {method: ", ".join(lack) for method in METHODS if (lack := missing(method))}
+    lacking |= {m: f"weights {e.weights}" for m, e in METHODS.items() if e.weights and e.weights not in shipped}
+    yield Check(name, "ok", ", ".join(method for method in METHODS if method not in lacking))
+    for method, lack in lacking.items():
+        yield Check(name, "note", f"{method}: lacks {lack}")
+
+
 def _video(name: str, _device: str) -> Iterator[Check]:
     import av
 
@@ -165,6 +181,7 @@ CHECKS: dict[str, Callable[[str, str], Iterator[Check]]] = {
     "packages": _packages,
     "device": _devices,
     "weights": _weights,
+    "methods": _methods,
     "video": _video,
     "writing": _writing,
     "self-test": _self_test,

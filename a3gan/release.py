@@ -85,11 +85,14 @@ def portable(config: dict[str, Any]) -> dict[str, Any]:
 
     config = json.loads(json.dumps(config))
     config["run"]["dir"] = None
+    config["run"]["begin"] = last(config["run"].get("begin"))
     config["data"]["path"] = last(config["data"]["path"])
+    config["model"]["weights"] = last(config["model"]["weights"])
     config["model"]["generator"]["weights"] = last(config["model"]["generator"]["weights"])
     scorers = config["scorers"]
     scorers["attributes"] = last(scorers["attributes"])
     scorers["lpips_backbone"] = last(scorers["lpips_backbone"])
+    scorers["farl"] = last(scorers.get("farl"))
     for recogniser in scorers["recognisers"]:
         recogniser["path"] = last(recogniser["path"])
     return config

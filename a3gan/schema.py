@@ -47,6 +47,10 @@ class Run(Section):
     validate_every: Count = key(0, "images between two validations; 0 = only at the end")
     validate_first: bool = key(True, "also validate before the first step, for the table of before and after")
     keep_last: Count = key(1, "older snapshots kept beside the newest")
+    carry: bool = key(False, "at each snapshot also carry.safetensors: what goes on elsewhere, in half precision")
+    begin: str | None = key(
+        None, "carry.safetensors of another run that a new one goes on from; its optimisers start anew; null = none"
+    )
     best: str | None = key(
         None, "'<metric> min' or '<metric> max': keep the best validation's weights as best.safetensors; null = no"
     )
@@ -144,8 +148,52 @@ class Identity(Section):
     dim: Positive = key(128, "width of the embedding")
 
 
+class FaceMae(Section):
+    patch: Positive = key(8, "side of a patch in pixels")
+    width: Positive = key(128, "width of the encoder's tokens: a multiple of 4 and of the heads")
+    depth: Positive = key(6, "blocks of the encoder")
+    heads: Positive = key(4, "attention heads of the encoder")
+    decoder_width: Positive = key(96, "width of the decoder's tokens: a multiple of 4 and of its heads")
+    decoder_depth: Positive = key(2, "blocks of the decoder")
+    decoder_heads: Positive = key(3, "attention heads of the decoder")
+    ratios: list[Annotated[float, Field(gt=0, lt=1)]] = key(
+        [0.75], "share of patches left out; of several, each step draws one", min_length=1
+    )
+    phi: Literal["recogniser", "random"] = key(
+        "recogniser", "what relations are seen through: scorers.recognisers, or untrained convolutions (leakage-free)"
+    )
+    related: Share = key(
+        1.0, "share of a batch that is groups of train.images_per_identity pictures of one person; the rest is anyone's"
+    )
+
+
+class Pool(Section):
+    truncation: Share = key(0.7, "factor on the distance of a drawn code from the mean; 0 = the mean face")
+    rank: Positive = key(128, "coordinates of a code, where codes come from a Gaussian around the encoder's")
+
+
+class Diffusion(Section):
+    widths: list[Positive] = key(
+        [32, 48, 64], "channels of the U-Net at 1/2, 1/4 .. of the side: multiples of 8 and of heads", min_length=2
+    )
+    heads: Positive = key(2, "attention heads")
+    context: Positive = key(64, "width of a condition's tokens")
+    tokens: Positive = key(4, "tokens of the condition of one bin of time")
+    patch: Positive = key(2, "side of the pixel patches that the U-Net works on")
+    rank: Count = key(48, "main directions of faces that the Gaussian prior knows; 0 = no prior")
+    drop: Share = key(0.25, "share of faces that train under the null condition")
+
+
+class Msi(Section):
+    heads: Positive = key(8, "attention heads")
+    head_dim: Positive = key(8, "width of a head")
+    dropout: Share = key(0.05, "dropout in and behind the attention layers")
+
+
 class Model(Section):
-    weights: str | None = key(None, "path or name of a trained A3GAN to go on from (stage a3gan); null = random")
+    weights: str | None = key(
+        None, "path or name of trained weights to go on from: A3GAN (stage a3gan), diffusion (stage msi); null = random"
+    )
     generator: Generator = section(Generator, "StyleGAN2 generator")
     discriminator: Discriminator = section(Discriminator, "StyleGAN2 discriminator")
     encoder: Encoder = section(Encoder, "encoder with three taps")
@@ -153,6 +201,10 @@ class Model(Section):
     ainet: AiNet = section(AiNet, "attribute-aware injective network")
     attributes: Attributes = section(Attributes, "attribute network (stage attributes)")
     identity: Identity = section(Identity, "our own small recogniser (stage identity)")
+    pool: Pool = section(Pool, "generated faces (stage falco)")
+    facemae: FaceMae = section(FaceMae, "masked autoencoder (stage facemae)")
+    diffusion: Diffusion = section(Diffusion, "U-Net of Diff-Privacy (stages diffusion, msi)")
+    msi: Msi = section(Msi, "multi-scale image inversion of Diff-Privacy (stages diffusion, msi)")
 
 
 class Loss(Section):
@@ -171,18 +223,26 @@ class Loss(Section):
     reconstruction_identity: bool = key(True, "false = no cosine in it, which saves a recogniser pass")
     suppression: Weight = key(0.1, "gradient reversal on the suppressed features")
     gate_budget: Weight = key(1.0, "(mean gate - rho) squared, per level")
-    adversarial: Weight = key(0.1, "non-saturating logistic loss of the anonymised face")
+    adversarial: Weight = key(0.1, "adversarial loss of the anonymised face")
     code: Weight = key(0.005, "mean squared injection")
     latent: Weight = key(0.05, "latent discriminator on rows of w'")
     injective: Weight = key(0.05, "L_inj: the proposal can be read back from w' - w_sup")
+    relation: Weight = key(1.0, "stage facemae: L_IRM, relations of the reconstructed faces are those of the originals")
+    relation_moments: Weight = key(0.0, "stage facemae: mean and covariance of the embeddings of both sets")
+    relation_cross: Weight = key(0.0, "stage facemae: relations across the sets; it makes originals easy to retrieve")
+    relation_pixel: Weight = key(1.0, "stage facemae: lambda, mean squared error over all patches")
     m_id: float = key(0.05, "cosine margin of the identity term", ge=0, le=1)
     m_a: Weight = key(3.0, "logit margin of attributes_move")
     m_div: float = key(0.3, "cosine margin of the diversity term", ge=0, le=1)
     rho: list[Share] = key(
         [0.15, 0.25, 0.35], "gate budget of levels 1, 2, 3: share suppressed", min_length=3, max_length=3
     )
-    r1_gamma: Weight = key(10.0, "weight of the gradient penalty R1")
-    r1_every: Positive = key(16, "steps between two R1 penalties (the weight is scaled up by it)")
+    adversarial_kind: Literal["logistic", "relativistic"] = key(
+        "logistic", "logistic = every image by itself, relativistic = pairs of a real and a generated one (R3GAN)"
+    )
+    r1_gamma: Weight = key(10.0, "weight of the gradient penalty R1, at real faces")
+    r2_gamma: Weight = key(0.0, "weight of the gradient penalty R2, at generated faces; 0 = none")
+    r1_every: Positive = key(16, "steps between two penalties R1 and R2 (their weights are scaled up by it)")
     path_length: Weight = key(
         0.0, "path length regularisation of the generator, stage stylegan2 (Karras et al. 2020: 2); 0 = none"
     )
@@ -244,10 +304,13 @@ class Scorers(Section):
     attributes_kind: Literal["plain", "residual"] = key("plain", "its backbone")
     perceptual: Literal["attributes", "lpips"] = key("attributes", "features of the perceptual terms")
     lpips_backbone: str | None = key(None, "local file of lpips' backbone weights; null = lpips downloads it")
+    farl: str | None = key(None, "FaRL's weights, whose features then choose neighbours (stage falco); null = ours")
 
 
 class Config(Section):
-    stage: Literal["stylegan2", "identity", "attributes", "a3gan"] = key("a3gan", "what is trained")
+    stage: Literal["stylegan2", "identity", "attributes", "a3gan", "facemae", "falco", "diffusion", "msi"] = key(
+        "a3gan", "what is trained"
+    )
     run: Run = section(Run, "the run: folder, logs, machine")
     data: Data = section(Data, "training faces")
     model: Model = section(Model, "networks")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 
 import pytest
@@ -9,6 +10,7 @@ from PIL import Image
 
 from a3gan import cli
 from a3gan.commands import running
+from a3gan.commands.common import loading
 from a3gan.media.settings import Settings
 
 
@@ -97,6 +99,19 @@ def test_a_photo_and_json(capsys: pytest.CaptureFixture, tmp_path) -> None:
     assert status == 0 and "done before" in out
 
 
+def test_options_of_a_method(capsys: pytest.CaptureFixture, tmp_path) -> None:
+    Image.new("RGB", (64, 48)).save(tmp_path / "a.png")
+    asked = ["anonymize", tmp_path / "a.png", "--method", "pixelate", "--json", "--option"]
+    status, out, err = run(capsys, *asked, "cells=4")
+    assert status == 0 and json.loads(out)["files"][0]["status"] == "no face" and "pixelate, cells 4, 128 px" in err
+    assert json.loads(run(capsys, *asked, "cells=4")[1])["files"][0]["status"] == "skipped"
+    again = run(capsys, *asked, "cells=3", "--overwrite")  # another option is another result
+    assert json.loads(again[1])["files"][0]["status"] == "no face"
+    assert run(capsys, *asked, "cells=4")[0] == 1
+    status, _, err = run(capsys, *asked, "cels=4")
+    assert status == 1 and "no option cels; the nearest is cells" in err
+
+
 def test_preview_needs_a_display(capsys: pytest.CaptureFixture, monkeypatch, tmp_path, asked: dict) -> None:
     tkinter = pytest.importorskip("tkinter")
 
@@ -128,4 +143,20 @@ def test_doctor(capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) 
 def test_models(capsys: pytest.CaptureFixture) -> None:
     assert "a3gan_64" in run(capsys, "models")[1]
     assert "research" in run(capsys, "models", "a3gan_64")[1]
+    assert "facemae" in run(capsys, "models")[1] and "--option neighbour=nearest" in run(capsys, "models", "falco")[1]
     assert running.models.callback is not None
+
+
+def test_the_collector_rests_while_a_command_loads_and_no_longer():
+    assert gc.isenabled()
+    with pytest.raises(ImportError), loading():
+        assert not gc.isenabled()
+        raise ImportError
+    assert gc.isenabled()
+    gc.disable()
+    try:
+        with loading():
+            pass
+        assert not gc.isenabled()  # somebody else's choice
+    finally:
+        gc.enable()

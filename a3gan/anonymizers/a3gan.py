@@ -10,6 +10,7 @@ from torch import Tensor
 
 from a3gan import checkpoint
 from a3gan.anonymizers.base import FaceAnonymizer, pick_device
+from a3gan.anonymizers.methods import method_of_stage
 from a3gan.data.align import FRAMES
 from a3gan.data.attributes import Policy
 from a3gan.errors import UserError
@@ -116,7 +117,9 @@ class A3ganAnonymizer(FaceModel):
         tensors, self.meta = checkpoint.load(self.path)
         if self.meta.get("stage") != "a3gan":
             stage = self.meta.get("stage")
-            raise UserError(f"{self.path}: weights of stage {stage!r}; anonymising needs those of stage 'a3gan'")
+            other = method_of_stage(stage)
+            hint = f"they are for method {other}" if other else "anonymising needs those of stage 'a3gan'"
+            raise UserError(f"{self.path}: weights of stage {stage!r}; {hint}")
         if self.meta.get("kind") == "state":
             raise UserError(f"{self.path}: the state of a run, for resuming it; use the checkpoint beside it")
         if "config" not in self.meta or "attributes" not in self.meta:
@@ -139,6 +142,10 @@ class A3ganAnonymizer(FaceModel):
     def _load(self, network: torch.nn.Module, tensors: dict[str, Tensor], prefix: str) -> torch.nn.Module:
         checkpoint.load_into(network, tensors, prefix, self.path)
         return network.float().eval().requires_grad_(False).to(self.device)
+
+    def networks(self) -> list[torch.nn.Module]:
+        """The model as trained (`folded` is the same one, made faster) and the attribute network."""
+        return [self.model, self.attributes]
 
     def one_pass(self, x: Tensor, c: Tensor, z: Tensor, alpha: Tensor) -> Tensor:
         """`model(x, A(x), c, z, alpha).image`, by the folded model."""

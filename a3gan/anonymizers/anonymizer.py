@@ -13,9 +13,8 @@ import torch
 from torch import Tensor
 
 from a3gan import checkpoint
-from a3gan.anonymizers.a3gan import DEFAULT_WEIGHTS
 from a3gan.anonymizers.base import FaceAnonymizer, Redaction, face_seed
-from a3gan.anonymizers.methods import METHODS, create
+from a3gan.anonymizers.methods import METHODS, create, method_of_weights
 from a3gan.anonymizers.records import Crop, FaceRecord, Result, fail, records_of
 from a3gan.data.align import similarity, warp
 from a3gan.data.attributes import Policy
@@ -79,17 +78,17 @@ class Anonymizer:
 
     @classmethod
     def from_pretrained(
-        cls, name_or_path: str | Path = DEFAULT_WEIGHTS, device: str | torch.device | None = None, **options: Any
+        cls, name_or_path: str | Path = "a3gan", device: str | torch.device | None = None, **options: Any
     ) -> Anonymizer:
-        """From a checkpoint's or ONNX export's path, the name of shipped weights, or a method without ('blur' ...).
+        """From a method's name ('a3gan', 'falco', 'blur' ...), of its shipped weights, or a checkpoint's or ONNX path.
 
-        device: None or 'auto' = cuda where there is one. Raises UserError if nothing of that name exists.
+        device: None or 'auto' = cuda where there is one. Raises UserError if nothing of that name exists. A method with
+        options of its own: ``Anonymizer(create("falco", margin=0.5))`` of `anonymizers.methods`.
         """
         name = str(name_or_path)
-        if name in METHODS and name != "a3gan" and name not in checkpoint.shipped() and not Path(name).is_file():
+        if name in METHODS and name not in checkpoint.shipped() and not Path(name).is_file():
             return cls(create(name, device=device), **options)
-        weights = DEFAULT_WEIGHTS if name == "a3gan" else name_or_path
-        return cls(create("a3gan", weights=weights, device=device), **options)
+        return cls(create(method_of_weights(name_or_path), weights=name_or_path, device=device), **options)
 
     def __call__(self, images: Any, **options: Any) -> Any:
         """The picture (or each of a list) with its faces anonymised: kind, size, dtype and device as they came.
@@ -215,12 +214,13 @@ class Anonymizer:
         return torch.from_numpy(face).permute(2, 0, 1).contiguous(), matrix
 
     def fill(self, crops: Sequence[Crop], policy: Policy | None = None, alpha: float | None = None) -> None:
-        """`synthesise` for crops of any pictures or frames: sets their `result`."""
+        """`synthesise` for crops of any pictures or frames: sets their `result`, and their `fit`, cheaper for many."""
         if crops:
             before = to_float(torch.stack([crop.face for crop in crops]))
             after = self.synthesise(before, [crop.record for crop in crops], policy, alpha)
             for crop, result in zip(crops, after.cpu(), strict=True):
-                crop.result = result
+                crop.result, crop.fit = result, None
+            self._fit([crop for crop in crops if crop.record.status == "synthesised"])
 
     def synthesise(
         self, before: Tensor, records: Sequence[FaceRecord], policy: Policy | None = None, alpha: float | None = None
@@ -282,11 +282,20 @@ class Anonymizer:
         faces = torch.stack([crop.result for crop in crops])
         if not self.method.synthesises:
             return faces
-        fit = seam_fit(faces, to_float(torch.stack([crop.face for crop in crops])), self.method.frame)
+        self._fit([crop for crop in crops if crop.fit is None])
+        fit = torch.stack([crop.fit for crop in crops])
         for i, track in enumerate(crop.record.track for crop in crops):
             if memory is not None and track is not None:
                 fit[i] = memory[track] = steadied(fit[i], memory.get(track)).clone()
         return shade(faces, fit)
+
+    def _fit(self, crops: Sequence[Crop]) -> None:
+        """Sets the crops' `fit`, if the method's faces are new ones."""
+        if crops and self.method.synthesises:
+            before = to_float(torch.stack([crop.face for crop in crops]))
+            fits = seam_fit(torch.stack([crop.result for crop in crops]), before, self.method.frame)
+            for crop, fit in zip(crops, fits, strict=True):
+                crop.fit = fit
 
     def _find(self, pictures: Sequence[Picture]) -> list[Faces]:
         """Faces of each. With transparency, both of what shows over white and of what lies below."""

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from a3gan.data.attributes import Policy
 from a3gan.errors import UserError
@@ -38,6 +40,7 @@ class FaceAnonymizer(ABC):
     supports     which of 'policy', 'seed' and 'alpha' it honours
     synthesises  True if its output is meant to be another face (False: a redaction, or nothing)
     device       where it runs; faces on another device are moved there and back
+    options      its constructor's own options, as far as `methods.create` was given any
     redaction    for redactions: how pictures are done, at their own resolution and without `anonymize`; else None
     """
 
@@ -47,6 +50,7 @@ class FaceAnonymizer(ABC):
     supports: frozenset[str] = frozenset()
     synthesises: bool = False
     device: torch.device = torch.device("cpu")
+    options: Mapping[str, Any] = MappingProxyType({})
     redaction: Redaction | None = None
 
     def anonymize(
@@ -79,6 +83,15 @@ class FaceAnonymizer(ABC):
     def acceptable(self, before: Tensor, after: Tensor) -> Tensor:
         """bool [N]: which results are fit to be shown (composing mosaics the others). Here: all values are finite."""
         return after.isfinite().flatten(1).all(1)
+
+    def networks(self) -> list[nn.Module]:
+        """All networks that it runs, for their size. Here: those among its attributes."""
+        return [value for value in vars(self).values() if isinstance(value, nn.Module)]
+
+    @property
+    def rounds(self) -> int:
+        """Passes through its networks that a face takes one after the other, at most. Here 1, or 0 without any."""
+        return 1 if self.networks() else 0
 
     def _check(self, faces: Tensor, policy: Policy | None, seeds: Sequence[int] | None, alpha: float) -> None:
         if not faces.is_floating_point() or faces.ndim != 4 or faces.shape[1] != 3:

@@ -36,12 +36,16 @@ class FaceRecord:
 
 @dataclass
 class Crop:
-    """One face aligned: uint8 [3, S, S]; matrix float64 [2, 3], picture to crop; result: its new face, in [-1, 1]."""
+    """One face aligned: uint8 [3, S, S]; matrix float64 [2, 3], picture to crop; result: its new face, in [-1, 1].
+
+    fit: [3, 5], what brings the new face to the colours of the old (`media.compose.seam_fit`).
+    """
 
     record: FaceRecord
     face: Tensor
     matrix: Tensor
     result: Tensor | None = None
+    fit: Tensor | None = None
 
 
 @dataclass

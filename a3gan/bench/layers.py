@@ -45,6 +45,38 @@ def bench_layers(repeats: int = 5) -> list[str]:
                 f"{str(dtype).removeprefix('torch.'):9} {name:26} {1e3 * mine:7.2f} ms, library {1e3 * other:7.2f} ms: "
                 f"{other / mine:5.1f} times as fast"
             )
+    return lines + _second_order(device, repeats)
+
+
+def _second_order(device: torch.device, repeats: int) -> list[str]:
+    """What a penalty on the gradient costs (R1, path length): gradient of a squared gradient, float32."""
+    from a3gan.models.convolution import conv2d, maps_only
+    from a3gan.models.ops import blur_kernel, upfirdn2d
+
+    x = torch.randn(8, 48, 128, 128, device=device).contiguous(memory_format=torch.channels_last).requires_grad_(True)
+    kernel = blur_kernel().to(device)
+    filters = kernel[None, None].expand(48, 1, 4, 4).contiguous()
+    weight = torch.randn(48, 48, 3, 3, device=device).contiguous(memory_format=torch.channels_last).requires_grad_(True)
+    triples = {
+        "blur": (lambda: upfirdn2d(x, kernel, pad=(2, 2)), lambda: F.conv2d(x, filters, padding=2, groups=48), x),
+        "blur and halve": (
+            lambda: upfirdn2d(x, kernel, down=2, pad=(1, 1)),
+            lambda: F.conv2d(x, filters, stride=2, padding=1, groups=48),
+            x,
+        ),
+        "convolution 3x3": (lambda: conv2d(x, weight, padding=1), lambda: F.conv2d(x, weight, padding=1), weight),
+    }
+
+    def penalty(f: Callable[[], Tensor], leaf: Tensor) -> None:
+        with maps_only():
+            (gradient,) = torch.autograd.grad(f().square().sum(), x, create_graph=True)
+        torch.autograd.grad(gradient.square().sum(), leaf)
+
+    lines = ["gradient of a squared gradient, float32; input [8, 48, 128, 128]"]
+    for name, (ours, theirs, leaf) in triples.items():
+        mine, other = (seconds(lambda f=f, at=leaf: penalty(f, at), device, repeats) for f in (ours, theirs))
+        text = f"{1e3 * mine:7.1f} ms, library {1e3 * other:7.1f} ms: {other / mine:5.1f} times as fast"
+        lines.append(f"{'float32':9} {name:26} {text}")
     return lines
 
 

@@ -100,10 +100,11 @@ def lazy(cfg: Config, seen: int) -> dict[str, tuple[int, int]]:
     size, loss, found = cfg.train.batch_size, cfg.loss, {}
     start = seen // size - 1  # a multiple of all periods
     path = cfg.stage == "stylegan2" and loss.path_length > 0
-    if cfg.stage in ("stylegan2", "a3gan") and loss.r1_gamma > 0:
+    penalties = [name for name, gamma in (("R1", loss.r1_gamma), ("R2", loss.r2_gamma)) if gamma > 0]
+    if cfg.stage in ("stylegan2", "a3gan") and penalties:
         alone = (loss.r1_every * k for k in range(loss.path_length_every + 1))
         steps = [s for s in alone if not path or s % loss.path_length_every] or [0]
-        found["R1"] = ((start + steps[0]) * size, loss.r1_every)
+        found[" and ".join(penalties)] = ((start + steps[0]) * size, loss.r1_every)
     if path:
         alone = (loss.path_length_every * k for k in range(loss.r1_every + 1))
         steps = [s for s in alone if s % loss.r1_every] or [0]

@@ -7,12 +7,13 @@ from typing import Any
 import click
 
 from a3gan.commands.common import debug_option
+from a3gan.errors import UserError
 
 
 @click.command()
 @click.argument("config", type=click.Path())
 @click.argument("overrides", nargs=-1, metavar="[key=value]...")
-@click.option("--method", help="Short for method=...: a3gan,blur,pixelate,solid,identity.")
+@click.option("--method", help="Short for method=..., such as a3gan,falco,blur.")
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="A quick look: about N pictures of each set.")
 @click.option("--gate", type=click.Path(), metavar="FILE", help="YAML with limits: on figures; status 1 if broken.")
 @click.option("--dry-run", is_flag=True, help="Check everything, say what would run and what is missing; stop.")
@@ -22,10 +23,15 @@ def evaluate(
 ) -> int:
     """Measure anonymizers as the YAML CONFIG says: who is still recognised, what is still found, what it shows.
 
-    CONFIG may also be the results.json of an earlier run, to check it with --gate.
+    CONFIG may also be the results.json of an earlier run, to check it with --gate; or name a face generator
+    (eval/generator_128), which is then measured by itself.
     """
-    from a3gan.evaluation import limits
+    from a3gan.evaluation import generator_protocol, limits
 
+    if not config.endswith(".json") and generator_protocol.is_generator(config):
+        if method or gate:
+            raise UserError(f"{config}: measures a generator, which has no --method and no --gate")
+        return evaluate_generator(config, overrides, limit, dry_run)
     overrides = (*overrides, f"method={method}") if method else overrides
     overrides = (*overrides, f"data.max_images={limit}") if limit else overrides
     if config.endswith(".json"):
@@ -41,6 +47,21 @@ def evaluate(
     results = run(config, [*overrides, *limits.as_override(gate)])
     click.echo(str(results))
     return say_limits(results["limits"])
+
+
+def evaluate_generator(config: str, overrides: tuple[str, ...], limit: int | None, dry_run: bool) -> int:
+    """`a3gan evaluate` of a generator's config; returns the exit status."""
+    from a3gan.evaluation import generator_protocol
+
+    cfg = generator_protocol.load(config, overrides, limit)
+    if dry_run:
+        click.echo(generator_protocol.dry_run(cfg))
+        return 0
+    from a3gan.evaluation.generator import evaluate as run
+
+    few = [] if limit is None else ["--limit", str(limit)]
+    click.echo(str(run(cfg, ["a3gan", "evaluate", config, *overrides, *few])))
+    return 0
 
 
 def say_limits(checked: list[dict[str, Any]]) -> int:
@@ -124,6 +145,20 @@ def bench_faces(
         repeats=repeats,
     )  # fmt: skip
     say(report, json_path)
+
+
+@bench.command("methods")
+@click.argument("names", nargs=-1, metavar="[METHOD]...")
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
+@click.option("--threads", type=click.IntRange(min=1), help="CPU threads. Default: torch's choice.")
+@click.option("--json", "json_path", type=click.Path(), help="Also write the figures here.")
+@debug_option
+def bench_methods(names: tuple[str, ...], device: str, threads: int | None, json_path: str | None) -> None:
+    """Seconds a face of every METHOD (none named: all) on the same faces, its steps and the size of its networks."""
+    from a3gan.bench import methods
+
+    set_threads(threads)
+    say(methods.bench_methods(names, device), json_path)
 
 
 @bench.command("video")

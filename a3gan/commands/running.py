@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from a3gan.commands.common import debug_option
+from a3gan.commands.common import debug_option, loading
 from a3gan.errors import UserError
 
 if TYPE_CHECKING:
@@ -66,8 +66,11 @@ _ANONYMIZE_OPTIONS = (
                  help="Folder for the results (holds the tree below an input folder), or a file for one input. "
                       "Default: <name>_anonymized beside each input."),
     click.option("--method", "--replacewith", callback=_method, default="a3gan", show_default=True,
-                 help="a3gan, blur, pixelate (or mosaic), solid, identity (or none: changes nothing)."),
+                 help="a3gan, falco, facemae, diff_privacy, k_same, blur, pixelate (or mosaic), solid, identity (or "
+                      "none: changes nothing)."),
     click.option("--weights", help="Checkpoint, its ONNX export, or name of shipped weights (see `a3gan models`)."),
+    click.option("--option", "own", multiple=True, metavar="KEY=VALUE",
+                 help="Of the method itself, such as steps=25; may be given again. `a3gan models METHOD` lists them."),
     click.option("--policy", help="What stays and what changes: a preset, or 'keep=expression,eyes change=gender'."),
     click.option("--alpha", type=click.FloatRange(0, 1), default=1.0, show_default=True,
                  help="0 = no change, 1 = full."),
@@ -131,7 +134,8 @@ def anonymize(inputs: tuple[str, ...], **options: Any) -> int:
 
     Exit status: 0 done; 1 a file could not be done (the others were); 3 doubt under --strict.
     """
-    from a3gan.media.run import anonymize_all
+    with loading():
+        from a3gan.media.run import anonymize_all
 
     # Each fallback is in the report and the accounts; a line for each of a thousand frames helps nobody.
     logging.getLogger("a3gan.anonymizers.records").setLevel(logging.WARNING)
@@ -177,16 +181,19 @@ def _foreign(options: dict[str, Any]) -> None:
 
 
 def _settings(options: dict[str, Any]) -> Settings:
+    from a3gan.anonymizers.methods import parse_options
     from a3gan.media.settings import Settings
 
     _foreign(options)
+    own = parse_options(options["method"], options["own"], options["weights"])
     if options["keep_metadata"]:
         click.echo("--keep-metadata: place, serial numbers and names stay in the files; thumbnails do not", err=True)
     return Settings(
-        method=options["method"], weights=options["weights"], policy=options["policy"], alpha=options["alpha"],
-        seed=_seed(options["seed"]), key=options["key"], identity=options["identity"], thresh=options["thresh"],
-        scale=options["scale"], stride=options["stride"], mask_scale=options["mask_scale"], track=options["track"],
-        boxes=options["boxes"], start=options["start_time"], end=options["end_time"], audio=options["audio"],
+        method=options["method"], weights=options["weights"], options=own, policy=options["policy"],
+        alpha=options["alpha"], seed=_seed(options["seed"]), key=options["key"], identity=options["identity"],
+        thresh=options["thresh"], scale=options["scale"], stride=options["stride"],
+        mask_scale=options["mask_scale"], track=options["track"], boxes=options["boxes"],
+        start=options["start_time"], end=options["end_time"], audio=options["audio"],
         metadata="all" if options["keep_metadata"] else options["metadata"], codec=options["codec"],
         crf=options["crf"], preset=options["preset"], detections=options["detections"],
         keep_ref=options["keep_ref"], only_ref=options["only_ref"],
@@ -195,12 +202,17 @@ def _settings(options: dict[str, Any]) -> Settings:
 
 def _announced(settings: Settings, options: dict[str, Any]) -> Any:
     """The anonymizer; says which and where it runs."""
+    from a3gan.anonymizers.methods import entry_of
     from a3gan.media.run import make_anonymizer
 
-    anonymizer = make_anonymizer(settings, options["device"], options["batch_size"])
+    with loading():
+        anonymizer = make_anonymizer(settings, options["device"], options["batch_size"])
     method = anonymizer.method
     weights = f" {Path(method.path).stem}" if getattr(method, "path", None) else ""
-    click.echo(f"{method.name}{weights}, {method.size} px, on {method.device}", err=True)
+    own = "".join(f", {name} {value}" for name, value in settings.options.items())
+    click.echo(f"{method.name}{weights}{own}, {method.size} px, on {method.device}", err=True)
+    for note in entry_of(settings.method).notes:
+        click.echo(f"{method.name}: {note}", err=True)
     return anonymizer
 
 
@@ -264,18 +276,26 @@ def detect(inputs: tuple[str, ...], **options: Any) -> int:
 @click.argument("name", required=False)
 @debug_option
 def models(name: str | None) -> None:
-    """List the shipped weights, or show the card of one."""
+    """List the methods and the shipped weights; or show the options of a method, or the card of weights."""
     from a3gan import checkpoint
+    from a3gan.anonymizers import methods
 
+    shipped = checkpoint.shipped()
+    if name in methods.METHODS and name not in shipped:
+        for line in methods.describe(name):
+            click.echo(line)
+        return
     if name:
         card = checkpoint.resolve(name).with_suffix(".md")
         if not card.is_file():
             raise UserError(f"{name}: has no card ({card.name} is missing beside the weights)")
         click.echo(card.read_text(encoding="utf-8"))
         return
-    shipped = checkpoint.shipped()
-    if not shipped:
-        click.echo("no weights are shipped with this installation")
+    for method, entry in methods.METHODS.items():
+        lacking = methods.missing(method)
+        absent = f"; needs {', '.join(lacking)}: pip install 'a3gan[methods]'" if lacking else ""
+        click.echo(f"{method:24} method       {entry.about}{absent}")
+    click.echo("" if shipped else "no weights are shipped with this installation")
     for stem, path in shipped.items():
         meta = checkpoint.load_meta(path)
         size = f"{path.stat().st_size / 2**20:.1f} MiB"

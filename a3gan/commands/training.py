@@ -24,15 +24,13 @@ def train(file: str, overrides: tuple[str, ...], dry_run: bool, max_minutes: flo
     """
     from a3gan.config import load_config
     from a3gan.evaluation import protocol
+    from a3gan.evaluation.generator_protocol import is_generator
     from a3gan.sweep import is_sweep
 
     if is_sweep(file):
         raise UserError(f"{file}: the config of a sweep; run `a3gan sweep {file}`")
-    if protocol.is_evaluation(file):
-        if not dry_run:
-            raise UserError(f"{file}: the config of an evaluation; run `a3gan evaluate {file}`")
-        click.echo(protocol.dry_run(protocol.load(file, overrides)))
-        return
+    if protocol.is_evaluation(file) or is_generator(file):
+        raise UserError(f"{file}: the config of an evaluation; run `a3gan evaluate {file}`")
     cfg = load_config(file, overrides)
     if dry_run:
         from a3gan.training.dryrun import dry_run as look

@@ -162,8 +162,38 @@ GROUPS = {
 }
 
 SPEED = {
+    "seconds_per_face": _use("Time a face", "s", "lower"),
     "faces_per_second": _use("Faces a second", "faces/s"),
-    "seconds": _use("One pass", "s", "lower"),
+    "passes": _yardstick("Passes behind the median", ""),
+    "size": _yardstick("Side of its faces", "px"),
+    "steps": _yardstick("Steps a face at most, one after the other", ""),
+    "parameters": _yardstick("Parameters of the networks that it runs", ""),
+    "mib": _yardstick("These networks in memory", "MiB"),
+}
+
+
+# A recogniser that learned from results, on real pictures: what recognises real people is of use as a set to train on.
+TRAIN_ON = {
+    "auc": _use("Area under the ROC curve", ""),
+    "tar": _use("True matches, threshold set on these pairs"),
+    "tar_at": _yardstick("False match rate at which this threshold is set"),
+    "tar_floor": _yardstick("True matches with shuffled labels"),
+    "rank1": _use("Person found at rank 1"),
+    "rank1_chance": _yardstick("Rank 1 by guessing"),
+    "rank1_floor": _yardstick("Rank 1 with shuffled labels"),
+    "accuracy": _use("Mean of true matches and true non-matches at the best threshold"),
+    "pairs_accuracy": _use("Accuracy on the listed pairs, best threshold of the other folds"),
+    "pairs_auc": _use("Area under the ROC curve on the listed pairs", ""),
+}
+for _name, _one in list(TRAIN_ON.items()):
+    if _one.side == "use":
+        TRAIN_ON |= {
+            f"{_name}_untrained": _yardstick(f"{_one.title}: before training", _one.unit),
+            f"{_name}_blurred": _yardstick(f"{_one.title}: learned from blurred faces", _one.unit),
+        }
+LEAK = {
+    "own_rank1": _privacy("Results whose nearest original is their own"),
+    "own_rank1_chance": _yardstick("The same by guessing"),
 }
 
 
@@ -222,6 +252,7 @@ def _attributes() -> dict[str, Meaning]:
 
 FIGURES: dict[str, Meaning] = {
     **VERIFICATION, **IDENTIFICATION, **DETECTION, **EXPRESSION, **FATIGUE, **QUALITY, **GROUPS, **SPEED, **ATTACKERS,
+    **LEAK, **{f"tasks.train-on-anonymised.{name}": one for name, one in TRAIN_ON.items()},
     **_attributes(),
     # The row's own readings of labelled attributes (see expression.binary_heads).
     "gender_same": _yardstick("Gender: read as on the original"),

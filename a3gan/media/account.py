@@ -114,19 +114,21 @@ class Ledger:
             return
         try:
             pair = [_crop(image, points, "face", SIDE) for image in (original, work.image)]
-            sheet = tuple(_crop(image, points, "ffhq", SHEET_SIDE) for image in (original, work.image))
+            sheet = None
+            if self.sheet:
+                sheet = tuple(_crop(image, points, "ffhq", SHEET_SIDE) for image in (original, work.image))
         except ValueError:
             return
-        entry.samples.append(Sample(work.index, *map(to_float, pair), sheet if self.sheet else None))
+        entry.samples.append(Sample(work.index, *map(to_float, pair), sheet))
 
     def tracks(self) -> list[dict[str, Any]]:
         """One record per track, as JSON can hold it."""
         recogniser = None
         if self.compare and any(entry.samples for entry in self.entries.values()):
-            from a3gan.scorers.identity import load_recogniser
+            from a3gan.media.people import small_recogniser
 
             try:
-                recogniser = load_recogniser("", "small")
+                recogniser = small_recogniser()
             except UserError:  # an installation without it still anonymises
                 recogniser = None
         return [self._track(entry, recogniser) for entry in self.entries.values()]

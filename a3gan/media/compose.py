@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from a3gan.data.align import invert
+from a3gan.data.align import inverse_of
 from a3gan.data.mask import bounds, face_mask, oval
 
 GAIN = (0.9, 1.1)  # bounds of the contrast correction: hair and background at the rim say little about the face
@@ -53,7 +53,7 @@ def paste(
     determinant = matrix[0, 0] * matrix[1, 1] - matrix[0, 1] * matrix[1, 0]
     if not (face.isfinite().all() and np.isfinite(matrix).all() and abs(determinant) > 1e-12):
         raise ValueError("the face or its alignment is not finite")
-    inverse = invert(torch.from_numpy(matrix)).numpy()
+    inverse = inverse_of(matrix)
     box = _box(canvas, inverse, face.shape[-1], frame, grow)
     if box is None:
         return

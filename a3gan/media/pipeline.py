@@ -124,7 +124,8 @@ def anonymize_with(anonymizer: Anonymizer, source: str | Path, output: str | Pat
     """
     from a3gan.media.settings import Settings
 
-    names = {field.name for field in fields(Settings)} - {"method", "weights", "thresh", "mask_scale", "boxes"}
+    made = {"method", "weights", "options", "thresh", "mask_scale", "boxes"}  # the anonymizer is made with these
+    names = {field.name for field in fields(Settings)} - made
     chosen = {name: options.pop(name) for name in names & set(options)}
     known = set(inspect.signature(anonymize_video).parameters)
     if wrong := sorted(set(options) - known):
@@ -259,9 +260,11 @@ def weights_hash(anonymizer: Anonymizer) -> str:
 
 
 def method_record(anonymizer: Anonymizer) -> dict[str, Any]:
-    """Name, weights and device of what anonymised."""
+    """Name, weights, device and options (those that were named) of what anonymised."""
     method = anonymizer.method
     record: dict[str, Any] = {"name": method.name, "size": method.size, "device": str(method.device)}
+    if method.options:
+        record["options"] = {name: str(v) if isinstance(v, Path) else v for name, v in method.options.items()}
     if weights := getattr(method, "path", None):
         record |= {"weights": Path(weights).name, "sha256": weights_hash(anonymizer)}
     return record

@@ -62,12 +62,10 @@ def make_anonymizer(settings: Settings, device: str | None = None, batch: int | 
     """What the settings name, on a device; UserError where that is not to be had."""
     from a3gan.anonymizers.anonymizer import Anonymizer
     from a3gan.anonymizers.base import Redaction, pick_device
-    from a3gan.anonymizers.methods import create
+    from a3gan.anonymizers.methods import checked_options, create
     from a3gan.data.attributes import Policy
     from a3gan.media.detect import load_detector
 
-    if settings.weights and settings.method != "a3gan":
-        raise UserError(f"--weights {settings.weights}: method {settings.method} has none; leave out one of the two")
     policy = Policy.parse(settings.policy) if settings.policy else None
     fallback: dict[str, Any] = {"fallback": Redaction("solid")} if settings.method == "solid" else {}
     device = pick_device(device)
@@ -78,10 +76,8 @@ def make_anonymizer(settings: Settings, device: str | None = None, batch: int | 
         "detector": detector, "policy": policy, "seed": settings.secret, "alpha": settings.alpha, "batch_size": batch,
         "thresh": settings.thresh or 0.0, "mask_scale": settings.mask_scale, "boxes": settings.boxes,
     } | fallback  # fmt: skip
-    if settings.method != "a3gan":  # by its name, also where a folder is called so
-        made = Anonymizer(create(settings.method, device=device), **options)
-    else:
-        made = Anonymizer.from_pretrained(settings.weights or "a3gan", device, **options)
+    own = checked_options(settings.method, settings.options, settings.weights)
+    made = Anonymizer(create(settings.method, settings.weights, device=device, **own), **options)
     refuse_impossible(made, settings, policy)
     return made
 

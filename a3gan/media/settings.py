@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ class Settings:
     """Everything that decides what a result looks like; what does not (threads, progress) is an argument elsewhere.
 
     method, weights     as `anonymizers.methods.METHODS`; a checkpoint's path or shipped name, None = the default
+    options             of the method itself (`methods.options_of`); what is not named has its default
     policy, alpha       as `Anonymizer.process`
     seed                a number or a word; another one, other faces
     key                 in place of the seed, and kept out of accounts
@@ -39,6 +40,7 @@ class Settings:
 
     method: str = "a3gan"
     weights: str | None = None
+    options: dict[str, Any] = field(default_factory=dict)
     policy: str | None = None
     alpha: float = 1.0
     seed: int | str = 0
@@ -94,7 +96,9 @@ class Settings:
         Stamps stand in accounts, so the key goes in through scrypt: trying words against a stamp is slow.
         """
         key = "" if self.key is None else hashlib.scrypt(self.key.encode(), salt=b"a3gan", n=2**14, r=8, p=1).hex()
-        files = [_fingerprint(name) for name in (self.detections, self.keep_ref, self.only_ref) if name is not None]
+        named = [name for name in (self.detections, self.keep_ref, self.only_ref) if name is not None]
+        named += [value for value in self.options.values() if isinstance(value, str) and Path(value).is_file()]
+        files = [_fingerprint(name) for name in named]
         text = json.dumps([self.record(), key, *files, *more], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 

@@ -19,7 +19,7 @@ from a3gan.anonymizers.anonymizer import Anonymizer
 from a3gan.anonymizers.records import Crop, FaceRecord, fail
 from a3gan.media.detections import find_landmarks
 from a3gan.media.fit import unfit
-from a3gan.media.flow import Flow
+from a3gan.media.flow import DEPTH, Flow
 
 if TYPE_CHECKING:
     from a3gan.data.attributes import Policy
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 BATCH = {"cpu": 16, "cuda": 128}  # faces a pass by default
 PENDING = {"cpu": 24, "cuda": 192}  # frames that wait for a batch to fill, at most
 PENDING_BYTES = 256 * 2**20  # and the bytes of their pictures
+QUEUE, QUEUE_BYTES = 32, 48 * 2**20  # frames, and bytes of them, that wait on either side of the passes, at most
 HOLD = 8  # frames: between two redactions of a track that are no further apart, new faces would only flash up
 Progress = Callable[[str, int, int | None], None]  # stage, frames done, frames of all
 
@@ -186,10 +187,13 @@ def run_second_pass(
     Returns the number of frames, and the seconds each stage worked ('encode' is `write`).
     """
     frames, encode = 0, 0.0
+    # A pass takes a batch of frames at once: with shorter queues the stages before and after it stand still meanwhile.
+    info = getattr(reader, "info", None)
+    depth = DEPTH if info is None else max(DEPTH, min(QUEUE, QUEUE_BYTES // (info.width * info.height * 3)))
     with Flow() as flow:
         decoded = flow.ahead("decode", reader)
-        aligned = flow.ahead("align", stages.align(decoded))
-        made = flow.ahead("synthesise", stages.steady(stages.synthesise(aligned)))
+        aligned = flow.ahead("align", stages.align(decoded), depth)
+        made = flow.ahead("synthesise", stages.steady(stages.synthesise(aligned)), depth)
         for work in flow.ahead("compose", stages.compose(made)):
             began = time.perf_counter()
             write(work.image, work.pts)

@@ -110,13 +110,17 @@ def _assign(
     reach: float,
 ) -> list[tuple[int, int]]:
     """Pairs (detection, chain) of least total cost."""
-    from scipy.optimize import linear_sum_assignment
-
     if not rows or not open_:
         return []
     cost = np.stack([_cost(chains[j], boxes[rows], points[rows], frame, reach) for j in open_], 1)
-    pairs = zip(*linear_sum_assignment(cost), strict=True)
-    return [(rows[i], open_[j]) for i, j in pairs if cost[i, j] < _NEVER]
+    possible = cost < _NEVER
+    if possible.sum(0).max() <= 1 and possible.sum(1).max() <= 1:
+        pairs = np.nonzero(possible)  # nothing to choose: scipy's optimisers need not be imported, which takes time
+    else:
+        from scipy.optimize import linear_sum_assignment
+
+        pairs = linear_sum_assignment(cost)
+    return [(rows[i], open_[j]) for i, j in zip(*pairs, strict=True) if possible[i, j]]
 
 
 def _cost(chain: Chain, boxes: np.ndarray, points: np.ndarray, frame: int, reach: float) -> np.ndarray:

@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from a3gan.models.convolution import conv2d, conv_transpose2d
+
 SQRT2 = math.sqrt(2.0)
 
 
@@ -26,10 +28,12 @@ def _upfirdn(x: Tensor, kernel: Tensor, up: int, down: int, pad: tuple[int, int,
     n, c, h, w = x.shape
     k = kernel.shape[0]
     if up > 1:
-        stuffed = torch.zeros((n, c, h * up, w * up), dtype=x.dtype, device=x.device)
-        stuffed = stuffed.contiguous(memory_format=_format(x))
-        stuffed[:, :, ::up, ::up] = x
-        x = stuffed
+        # Zeros and padding in one fresh map of the right layout: each pass over it costs as much as the filter.
+        left, right, top, bottom = (max(0, p) for p in pad)
+        shape = (n, c, h * up + top + bottom, w * up + left + right)
+        stuffed = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=_format(x)).zero_()
+        stuffed[:, :, top : top + h * up : up, left : left + w * up : up] = x
+        x, pad = stuffed, tuple(min(0, p) for p in pad)
     even = pad[0] if pad[0] >= 0 and len(set(pad)) == 1 else None
     if even is None:
         x = F.pad(x, pad)  # the convolution itself pads the same on all sides only, without a copy
@@ -75,9 +79,9 @@ def upfirdn2d(x: Tensor, kernel: Tensor, up: int = 1, down: int = 1, pad: tuple[
     """
     if torch.is_autocast_enabled(x.device.type):
         x = x.to(torch.get_autocast_dtype(x.device.type))
-    # On a CPU the library's gradient of a strided 16-bit depthwise convolution takes 15 to 25 times as long as ours; in
-    # float32 the library is ahead (docs/PERFORMANCE.md).
-    ours = x.device.type == "cpu" and x.dtype in (torch.bfloat16, torch.float16)
+    # On a CPU the library's gradient of a strided 16-bit depthwise convolution takes many times as long as ours, and so
+    # does its second order, which R1 and path length need, in float32 (docs/PERFORMANCE.md).
+    ours = x.device.type == "cpu" and x.requires_grad and torch.is_grad_enabled()
     return (_UpFirDn.apply if ours else _upfirdn)(x, kernel, up, down, (*pad, *pad))
 
 
@@ -111,10 +115,10 @@ def modulated_conv2d(
     if up:
         if blur is None:
             raise ValueError("modulated_conv2d(up=True) needs the blur kernel")
-        y = F.conv_transpose2d(y, w.transpose(0, 1), stride=2)
+        y = conv_transpose2d(y, w.transpose(0, 1), stride=2)
         y = upfirdn2d(y, blur * 4.0, pad=(1, 1))
     else:
-        y = F.conv2d(y, w, padding=k // 2)
+        y = conv2d(y, w, padding=k // 2)
     if not demodulate:
         return y
     scale = demod[:, :, None, None].to(y.dtype)
@@ -175,9 +179,9 @@ class EqualConv2d(nn.Module):
             # A 1x1 kernel commutes with dropping samples, so the filter itself may halve: a quarter of the work.
             wide = k > 1
             x = upfirdn2d(x, self.blur, down=1 if wide else 2, pad=(2, 2) if wide else (1, 1))
-            y = F.conv2d(x, weight, bias, stride=2 if wide else 1)
+            y = conv2d(x, weight, bias, stride=2 if wide else 1)
         else:
-            y = F.conv2d(x, weight, bias, padding=k // 2)
+            y = conv2d(x, weight, bias, padding=k // 2)
         return lrelu_(y) if self.activate else y
 
 

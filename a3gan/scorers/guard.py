@@ -22,18 +22,19 @@ def fingerprint(family: str, tensors: Mapping[str, Tensor]) -> str:
     return f"{family}:{digest.hexdigest()}"
 
 
-def refuse_training_judges(training: Iterable[str], judges: Iterable[str]) -> None:
+def refuse_training_judges(training: Iterable[str], judges: Iterable[str], whose: str = "this checkpoint") -> None:
     """Raise UserError where a judge was used in training, or is of the family of one that was.
 
     Both are fingerprints (`family:sha256`). The family counts as well as the weights: a copy in half precision or
     another seed of the same backbone shares the weaknesses that a loss has learned to use. So `attributes_loss` (plain)
-    cannot judge what it trained, nor can another plain network; `attributes_judge` (residual) can.
+    cannot judge what it trained, nor can another plain network; `attributes_judge` (residual) can. What guides a method
+    while it runs counts as training. whose: of what these are the losses, for the error.
     """
     used = list(training)
     families, digests = {f.partition(":")[0] for f in used}, {f.partition(":")[2] for f in used}
     for judge in judges:
         family, _, digest = judge.partition(":")
         if digest in digests and digest:
-            raise UserError(f"judge {family}: these very weights were used in a loss of this checkpoint; take another")
+            raise UserError(f"judge {family}: these very weights were used in a loss of {whose}; take another")
         if family in families:
-            raise UserError(f"judge {family}: one of this family was used in a loss of this checkpoint; take another")
+            raise UserError(f"judge {family}: one of this family was used in a loss of {whose}; take another")

@@ -13,7 +13,7 @@ from a3gan import checkpoint
 from a3gan.config import phase_images
 from a3gan.data.attributes import SCHEMA, position, random_alpha, random_policies, slices
 from a3gan.data.mask import face_mask
-from a3gan.losses import adversarial, anonymization, code, preservation, suppression
+from a3gan.losses import anonymization, code, preservation, suppression
 from a3gan.losses.total import total
 from a3gan.models.a3gan import A3GANOutput
 from a3gan.models.build import build_a3gan, build_discriminator
@@ -146,7 +146,7 @@ class A3GanStage(Stage):
             yield self._latent_turn(out)
         terms = self._terms(batch, seen, out, c, z, alpha, phase)
         if judged:
-            terms["adversarial"] = adversarial.g_nonsaturating(self.adversary.against(out.image))
+            terms["adversarial"] = self.adversary.fooled(out.image, x)
         loss, logged = total(terms, self.cfg.loss.model_dump(), alpha)
         scalars = {f"loss/{name}": value for name, value in logged.items()}
         gates = enumerate(out.suppressed.gates, start=1)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from a3gan import checkpoint
 from a3gan.config import Config
 from a3gan.training.batches import build_data, make_batch
 from a3gan.training.stage import Stage
@@ -27,7 +28,7 @@ def dry_run(cfg: Config) -> str:
     looked = cfg.model_copy(deep=True)
     looked.data.storage = "disk"  # opens and checks an archive without reading all of it
     data, val = build_data(looked, "cpu", limit=_RENDERED)
-    missing = kind.missing_weights(cfg)
+    missing = kind.missing_weights(cfg) + checkpoint.missing({"run.begin": cfg.run.begin})
     stage = None if missing else kind(looked, data, val, torch.device("cpu"))
     networks = stage.networks if stage else kind.build_networks(cfg)
     lines = [f"stage         {cfg.stage}", f"run           {cfg.run_dir}", *_describe_data(cfg, data, val)]

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from a3gan.losses import adversarial
 from a3gan.losses.path_length import PathLength
 from a3gan.models.build import build_discriminator, build_generator
 from a3gan.training import warm_start
@@ -26,7 +25,7 @@ TRUNCATION = 0.7  # of the first half of the sheet; the rest is untruncated
 
 
 class StyleGan2Stage(Stage):
-    """Non-saturating logistic loss, lazy R1 and path length, style mixing, augmentation of the discriminator."""
+    """Logistic or relativistic loss, lazy R1, R2 and path length, style mixing, augmentation of the discriminator."""
 
     name = "stylegan2"
     ema_names = ("generator",)
@@ -69,7 +68,7 @@ class StyleGan2Stage(Stage):
         with self.autocast():
             fake = self.lean(self.generator.synthesis, w_plus, random_noise=self.cfg.model.generator.noise)
         yield self.adversary.turn(batch.images, fake, step)
-        loss = adversarial.g_nonsaturating(self.adversary.against(fake)).mean()
+        loss = self.adversary.fooled(fake, batch.images).mean()
         scalars, weights = {"generator/loss": loss.detach()}, self.cfg.loss
         if weights.path_length > 0 and step % weights.path_length_every == 0:
             penalty = self._path_length(n, device)

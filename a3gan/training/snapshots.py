@@ -13,6 +13,7 @@ from torch import nn
 
 from a3gan import checkpoint
 from a3gan.errors import NotWritten, UserError
+from a3gan.training.carry import save_carry
 from a3gan.training.ema import Ema
 from a3gan.training.recovery import Recovery
 from a3gan.training.stage import Stage
@@ -40,11 +41,15 @@ class Snapshots:
         self.problem: NotWritten | None = None
 
     def write(self, images_seen: int, nets: dict[str, nn.Module], metrics: dict[str, float]) -> bool:
-        """Inference checkpoint and state; `nets` are the averaged networks. False where the disk refused."""
+        """Inference checkpoint, state and, with run.carry, the carry; `nets` are the averaged networks. False where the
+        disk refused.
+        """
         keep = self.stage.cfg.run.keep_last
         try:
             save_inference(self.folder / CHECKPOINT, self.stage, nets, images_seen, self.data, metrics, keep)
             save_state(self.folder, self.stage, self.ema, images_seen, recovery=self.recovery.state())
+            if self.stage.cfg.run.carry:
+                save_carry(self.folder, self.stage, self.ema, images_seen)
         except NotWritten as error:
             if self.problem is None or not self.due:
                 logger.warning("no snapshot at %d images: %s; training goes on and tries again", images_seen, error)

@@ -15,6 +15,10 @@ STAGES: dict[str, tuple[str, str]] = {  # stage -> (module, class); imported onl
     "identity": ("a3gan.training.identity_stage", "IdentityStage"),
     "attributes": ("a3gan.training.attributes_stage", "AttributesStage"),
     "a3gan": ("a3gan.training.a3gan_stage", "A3GanStage"),
+    "falco": ("a3gan.training.falco_stage", "FalcoStage"),
+    "facemae": ("a3gan.training.facemae_stage", "FaceMaeStage"),
+    "diffusion": ("a3gan.training.diffusion_stage", "DiffusionStage"),
+    "msi": ("a3gan.training.msi_stage", "MsiStage"),
 }
 
 

@@ -17,6 +17,12 @@ WORDS: dict[str, str] = {
     "watched_strangers": "the watcher's cosine, two strangers (the yardstick)",
     "watched_two_seeds": "the watcher's cosine, one face under two seeds (toward strangers)",
     "smile_agreement": "smiling or neutral as before (higher)",
+    "pool_mean": "identity cosine, generated face and the nearest training face, mean",
+    "pool_p99": "the same, 99th percentile",
+    "pool_max": "the same, largest",
+    "others_mean": "identity cosine, stranger and the nearest training face, mean (the yardstick)",
+    "others_p99": "the same, 99th percentile (the yardstick)",
+    "others_max": "the same, largest (the yardstick)",
     "landmark_error": "landmark error, in eye distances (lower)",
 }
 NOTES: dict[str, str] = {

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from a3gan.config import Config, save_config
 from a3gan.errors import NotWritten, UserError
 from a3gan.files import replacing, sweep
+from a3gan.training import carry
 from a3gan.training.batches import all_targets, build_data, training_batch
 from a3gan.training.descent import descend
 from a3gan.training.distributed import Group, local_rank, processes, share_state
@@ -65,7 +66,7 @@ def _train(cfg: Config, fresh: bool, stop: Callable[[], bool], group: Group) -> 
     found = share_state(group, group.on_first(lambda: _open(cfg, fresh)))
     data, val = group.together(lambda: build_data(cfg, device))
     stage, ema = group.together(lambda: build_stage(cfg, data, val, device))
-    images_seen = group.together(lambda: restore(stage, ema, *found) if found else 0)
+    images_seen = group.together(lambda: restore(stage, ema, *found) if found else carry.begin(stage, ema))
     for networks in (stage.networks, ema.nets):
         group.copy_first(networks)
     log = group.on_first(lambda: _start_log(cfg, images_seen)) or NoLog()

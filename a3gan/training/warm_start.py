@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,8 +48,8 @@ def begin_model(model: A3GAN, cfg: Config) -> str | None:
 def begin_generator(generator: Generator, cfg: Config) -> str | None:
     """Loads model.generator.weights, where given, into the generator; returns the file's sha256.
 
-    The file: a checkpoint of stage stylegan2 or a3gan, or public StyleGAN2 weights (see `models.public_weights`), which
-    want data.frame=ffhq. Raises as `begin_model`.
+    The file: a checkpoint or carry of stage stylegan2 or a3gan, or public StyleGAN2 weights (see
+    `models.public_weights`), which want data.frame=ffhq. Raises as `begin_model`.
     """
     name = cfg.model.generator.weights
     if name is None:
@@ -59,10 +60,16 @@ def begin_generator(generator: Generator, cfg: Config) -> str | None:
     else:
         tensors, meta = checkpoint.load(path)
         _same(meta, cfg, path, _GENERATOR)
-        prefix = "generator" if any(key.startswith("generator.") for key in tensors) else "model.generator"
-        checkpoint.load_into(generator, tensors, prefix, path)
+        checkpoint.load_into(generator, tensors, generator_prefix(tensors), path)
     logger.info("generator: weights of %s", path)
     return checkpoint.sha256(path)
+
+
+def generator_prefix(names: Iterable[str]) -> str:
+    """What stands before a generator's tensors in a file of ours: averaged weights, of either stage."""
+    known = ("generator", "ema/generator", "ema/model.generator")
+    found = {prefix for prefix in known for name in names if name.startswith(f"{prefix}.")}
+    return next(iter(found), "model.generator")
 
 
 def missing(cfg: Config) -> list[str]:

@@ -63,7 +63,7 @@ def test_solid_and_identity():
 
 
 def test_methods_by_name():
-    assert set(METHODS) == {"a3gan", "blur", "pixelate", "solid", "identity"}
+    assert {"a3gan", "blur", "pixelate", "solid", "identity"} <= set(METHODS)
     assert create("pixelate", size=64, cells=4, device="cpu").cells == 4
     with pytest.raises(UserError, match="'pixelate'"):
         create("pixellate")

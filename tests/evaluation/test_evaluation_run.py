@@ -198,6 +198,33 @@ def test_whole_people_are_taken_for_a_quick_look() -> None:
     assert sets.whole_people(faces, 0, seed=1) is faces
 
 
+def test_only_the_listed_pictures_are_judged(tmp_path: Path) -> None:
+    from a3gan.data.synthetic import synthetic_faces
+
+    faces = synthetic_faces(6, 32, 0)
+    faces.columns["source"] = [f"photos/p{i // 2}/{i}.jpg" for i in range(6)]
+    listed = tmp_path / "list.txt"
+    listed.write_text("# two\n5.jpg\nphotos/p0/1.jpg  # by its path\n\n5.jpg\n", encoding="utf-8")
+    assert sets.only(faces, str(listed), "a.zip").columns["source"] == ["photos/p0/1.jpg", "photos/p2/5.jpg"]
+    listed.write_text("5.jpg\n7.jpg\n", encoding="utf-8")
+    with pytest.raises(UserError, match="1 of 2 pictures are not among the judged ones of a.zip, first 7.jpg"):
+        sets.only(faces, str(listed), "a.zip")
+    with pytest.raises(UserError, match="data.only=none.txt: no such file"):
+        sets.read_list("none.txt")
+    shipped = sets.read_list("eval/lfw_200.txt")
+    assert len(shipped) == 200 and len({name.rsplit("_", 1)[0] for name in shipped}) == 100
+
+
+def test_weights_and_options_by_method(tmp_path: Path) -> None:
+    cfg = protocol.load(_config(tmp_path), ["weights.pixelate=x", "options.pixelate.cells=4", "method=a3gan,pixelate"])
+    assert (cfg.weights_of("pixelate"), cfg.weights_of("a3gan"), cfg.options) == ("x", None, {"pixelate": {"cells": 4}})
+    assert protocol.load(_config(tmp_path), ["weights=y"]).weights_of("a3gan") == "y"
+    with pytest.raises(UserError, match="no option cell; the nearest is cells"):
+        protocol.load(_config(tmp_path), ["options.pixelate.cell=4"])
+    with pytest.raises(UserError, match="options.pixelat"):
+        protocol.load(_config(tmp_path), ["options.pixelat.cells=4"])
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
     [

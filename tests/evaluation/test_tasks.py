@@ -66,8 +66,11 @@ def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_all_tasks_in_one_run(config: Path) -> None:
     results = run.evaluate(config)
     folder = config.parent / "run"
-    assert set(results["tasks"]) == {"fatigue", "quality", "attributes", "groups"}
-    for task in results["tasks"].values():
+    assert set(results["tasks"]) == {"fatigue", "quality", "attributes", "groups", "cost"}
+    assert results["tasks"]["cost"]["pixelate"]["none"] == {"steps": 0, "parameters": 0, "mib": 0.0}
+    for name, task in results["tasks"].items():
+        if name == "cost":
+            continue
         assert set(task) == {"original", "pixelate", "identity"} and all("none" in by for by in task.values())
     quality = results["tasks"]["quality"]
     assert quality["identity"]["none"]["landmarks"]["value"] == quality["identity"]["none"]["colour_face"]["value"] == 0

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.autograd import gradcheck
 
-from a3gan.losses.adversarial import d_logistic, g_nonsaturating, r1
+from a3gan.losses.adversarial import d_logistic, g_nonsaturating, r1, relativistic
 
 
 def test_known_values():
@@ -46,3 +46,20 @@ def test_r1_is_one_row_an_image():
     images = torch.tensor([[1.0], [3.0]], requires_grad=True)
     assert r1(images.square().sum(1), images, gamma=2.0).tolist() == pytest.approx([4.0, 36.0])
     assert r1(images.sum(1), images, gamma=0.0).tolist() == [0, 0]
+
+
+def test_relativistic_game_looks_at_pairs_only():
+    real, fake = torch.tensor([1.0, 0.0]), torch.tensor([1.0, math.log(3)])
+    assert relativistic(real, fake).tolist() == pytest.approx([math.log(2), math.log(4)])  # softplus(0), softplus(ln 3)
+    assert relativistic(fake, real).tolist() == pytest.approx([math.log(2), math.log(4 / 3)])
+    torch.testing.assert_close(relativistic(real + 5, fake + 5), relativistic(real, fake))  # a drift of both is free
+    assert relativistic(torch.tensor([1e4, -1e4]), torch.zeros(2)).tolist() == [0.0, 1e4]
+    rows = torch.stack([real, fake])
+    assert relativistic(rows, torch.zeros(2, 2)).shape == (2,)
+
+
+def test_gradients_of_the_relativistic_game():
+    real, fake = torch.randn(2, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    assert gradcheck(relativistic, (real.requires_grad_(), fake.requires_grad_()))
+    relativistic(real, fake).sum().backward()
+    torch.testing.assert_close(real.grad, -fake.grad)  # what one gains the other loses

@@ -69,6 +69,21 @@ def test_cluster_of_nothing_and_of_unknowns():
     assert labels[0] != labels[1] and labels[2] == labels[3] not in (labels[0], labels[1])
 
 
+def test_few_vectors_are_clustered_as_by_scipy():
+    from scipy.cluster.hierarchy import fcluster, linkage
+    from scipy.spatial.distance import squareform
+
+    rng = np.random.default_rng(0)
+    for count in (2, 3, 8, 30):
+        vectors = rng.normal(size=(count, 4))
+        vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+        far = squareform(squareform(np.maximum(1 - vectors @ vectors.T, 0), checks=False))
+        for distance in (0.1, 0.4, 0.9):
+            wanted = fcluster(linkage(squareform(far), "average"), distance, "distance")
+            labels = cluster(list(vectors), np.zeros((count, count), bool), distance)
+            assert ((labels[:, None] == labels) == (wanted[:, None] == wanted)).all()
+
+
 def test_candidates_are_large_frontal_and_spread():
     long = track(0, range(300))
     for f in range(300):

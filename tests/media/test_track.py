@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from a3gan.media.detect import Faces
 from a3gan.media.track import Sighting, TrackConfig, link
-from a3gan.media.track_smooth import envelope, jitter, smooth
+from a3gan.media.track_link import _assign
+from a3gan.media.track_smooth import envelope, jitter, pchip, savgol, smooth
 
 POINTS = np.array([[0.3, 0.4], [0.7, 0.4], [0.5, 0.6], [0.35, 0.8], [0.65, 0.8]])
 CONFIG = TrackConfig()
@@ -208,3 +209,41 @@ def test_thresholds_follow_one_number():
     low, high = TrackConfig.of(0.2), TrackConfig.of(0.95, stride=2)
     assert (low.alone, low.keep_on, low.start) == (0.2, 0.2, 0.9)
     assert (high.alone, high.keep_on, high.start, high.stride) == (0.95, 0.3, 0.95, 2)
+
+
+@pytest.mark.parametrize("count", [3, 4, 9, 40])
+def test_smoothing_is_as_scipys(count):
+    from scipy.interpolate import PchipInterpolator
+    from scipy.ndimage import maximum_filter1d, uniform_filter1d
+    from scipy.signal import savgol_filter
+
+    rng = np.random.default_rng(count)
+    frames = np.sort(rng.choice(150, count, replace=False))
+    values = rng.normal(size=(count, 5)).round(1)  # with equal neighbours, too
+    every = np.arange(frames[0], frames[-1] + 1)
+    assert np.allclose(pchip(frames, values, every), PchipInterpolator(frames, values)(every), atol=1e-12)
+    for window in (3, 5, 9):
+        if window <= count:
+            wanted = savgol_filter(values, window, min(2, window - 2), axis=0, mode="interp")
+            assert np.allclose(savgol(values, window), wanted, atol=1e-12)
+    slack = np.maximum(values, 0)
+    highest = maximum_filter1d(slack, 9, axis=0, mode="nearest")
+    wanted = np.maximum(uniform_filter1d(highest, 9, axis=0, mode="nearest"), slack)
+    assert np.allclose(envelope(slack, 9), wanted, atol=1e-12)
+
+
+@given(st.lists(st.tuples(st.floats(0, 400), st.floats(0, 300)), min_size=1, max_size=5, unique=True))
+@settings(max_examples=40, deadline=None)
+def test_faces_are_assigned_as_by_scipys_optimiser(places):
+    """Also where there is nothing to choose, and it is not asked."""
+    from scipy.optimize import linear_sum_assignment
+
+    from a3gan.media.track_link import Chain, _cost
+
+    boxes = np.array([[x, y, x + 60, y + 60] for x, y in places])
+    points = boxes[:, None, :2] + np.array([[20, 20], [40, 20], [30, 30], [22, 45], [38, 45]])
+    chains = [Chain({0: (box, marks, 0.9)}) for box, marks in zip(boxes, points, strict=True)]
+    moved, rows, open_ = boxes + 5.0, list(range(len(boxes))), list(range(len(boxes)))
+    cost = np.stack([_cost(chain, moved, points + 5, 1, 1.2) for chain in chains], 1)
+    wanted = {(i, j) for i, j in zip(*linear_sum_assignment(cost), strict=True) if cost[i, j] < 1e6}
+    assert set(_assign(chains, open_, moved, points + 5, rows, 1, 1.2)) == wanted

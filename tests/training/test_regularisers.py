@@ -129,3 +129,37 @@ def test_impossible_values_are_refused() -> None:
     for wrong in ("train.mixing=1.5", "train.ada_target=1", "train.ada_images=0", "loss.path_length=-1"):
         with pytest.raises(UserError, match=wrong.split("=")[0].split(".")[1]):
             config(wrong)
+
+
+def test_relativistic_game_with_r1_and_r2(faces: FaceSet) -> None:
+    keys = ["loss.adversarial_kind=relativistic", "loss.r2_gamma=3", "loss.r1_every=2"]
+    gan, plain = stage(faces, *keys), stage(faces, "loss.r1_every=2")
+    first, second = step(gan, faces, 0), step(gan, faces, 1)
+    assert {"discriminator/r1", "discriminator/r2"} <= set(first) and "discriminator/r2" not in second
+    assert "discriminator/r2" not in step(plain, faces, 0)
+    assert not torch.equal(gan.generator.convs[3].weight, plain.generator.convs[3].weight)
+
+
+def test_generator_is_judged_beside_its_real_partner(faces: FaceSet) -> None:
+    """Half of each pair is the real face; the loss falls as the generated one looks more real, never touching D."""
+    gan = stage(faces, "loss.adversarial_kind=relativistic")
+    real = faces.fetch(torch.arange(4))
+    fake = torch.zeros(4, 3, 64, 64, requires_grad=True)
+    loss = gan.adversary.fooled(fake, real)
+    with torch.no_grad():
+        better, worse = gan.networks["discriminator"](real), gan.networks["discriminator"](fake)
+    torch.testing.assert_close(loss, torch.nn.functional.softplus(better - worse))
+    loss.sum().backward()
+    assert fake.grad.abs().max() > 0
+    assert all(p.grad is None and p.requires_grad for p in gan.networks["discriminator"].parameters())
+    torch.testing.assert_close(gan.adversary.fooled(real, real), torch.full((4,), 0.6931472))  # it cannot tell: log 2
+
+
+def test_r2_is_the_gradient_at_generated_faces(faces: FaceSet) -> None:
+    gan = stage(faces, "loss.r1_gamma=0", "loss.r2_gamma=4", "loss.r1_every=1")
+    x = faces.fetch(torch.arange(4)).requires_grad_(True)
+    (gradient,) = torch.autograd.grad(gan.networks["discriminator"](x).sum(), x)
+    turn = gan.adversary.turn(torch.zeros_like(x), x.detach(), 0)
+    expected = 4 / 2 * gradient.square().flatten(1).sum(1).mean()
+    torch.testing.assert_close(turn.scalars["discriminator/r2"], expected)
+    assert "discriminator/r1" not in turn.scalars

@@ -29,7 +29,7 @@ HIDDEN = 512
 
 def reaches(anonymizer: FaceAnonymizer) -> bool:
     """Whether a method has suppressed features to read (an ONNX export shows none)."""
-    return hasattr(getattr(anonymizer, "model", None), "encoder")
+    return anonymizer.name == "a3gan" and hasattr(getattr(anonymizer, "model", None), "encoder")
 
 
 class Levels:

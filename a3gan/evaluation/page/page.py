@@ -125,7 +125,11 @@ HEADLINES: tuple[tuple[str, str, str], ...] = (
     ("tasks.attributes.keep", "Attributes that must stay", "same shift correlation"),
     ("tasks.attributes.change", "Attributes that may change", "same shift"),
     ("tasks.attributes.all", "Attributes (methods without a policy)", "same shift"),
-    ("tasks.speed.*", "Speed: aligned faces on this machine, {} a pass", "faces_per_second"),
+    ("tasks.train-on-anonymised", "A set to train on: a recogniser learned from results, tested on real pictures",
+     "auc tar rank1 accuracy pairs_accuracy"),
+    ("tasks.train-on-anonymised.leak.*", "A set to train on: originals found again, judge {}", "own_rank1"),
+    ("tasks.cost", "Networks", "steps parameters mib"),
+    ("tasks.speed.*", "Speed: aligned faces on this machine, {} a pass", "seconds_per_face faces_per_second"),
 )  # fmt: skip
 
 

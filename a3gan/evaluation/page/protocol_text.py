@@ -55,6 +55,13 @@ def protocol(results: Results) -> list[Html]:
         "The rows original and identity are the sanity check: a judge that does not recognise originals proves "
         f"nothing. Policy: {cfg['policy'] or 'preset expression'}, alpha {cfg['alpha']:g}, seed {cfg['seed']}.",
     ]
+    if own := (results.get("about") or {}).get("train_on"):
+        items.append(
+            f"A set to train on: a small recogniser ({own['parameters']} parameters, {own['steps']} steps of "
+            f"{own['batch']}) learned from nothing but a method's results, {own['pictures']} pictures of "
+            f"{own['people']} other people (split {own['split']}), and was tested on {own['tested']} real pictures of "
+            "the judged people. Originals found again: of these results, how many have their own original nearest."
+        )
     parts = [tag("ul", [tag("li", item) for item in items])]
     attackers = [name for name in results.get("attackers") or {} if name in ATTACKERS]
     if attackers:

@@ -1,6 +1,6 @@
 """The page's style sheet: light, dark, narrow and on paper."""
 
-METHOD_COLOURS = 8  # as many as there are in the sheet; more methods start over, their markers do not
+METHOD_COLOURS = 10  # as many as there are in the sheet; more methods start over, their markers do not
 
 CSS = (
     """
@@ -8,7 +8,7 @@ CSS = (
   --ground: #ffffff; --text: #1c1f23; --soft: #5b626b; --line: #d9dde2; --shade: #f4f6f8; --mark: #e3efe4;
   --good: #1d6b33; --bad: #a4262c; --alert: #fbe9e9; --warn: #fdf3dc; --warn-line: #c48a00;
   --m0: #0b62b8; --m1: #b85c00; --m2: #6f4bb8; --m3: #007a6c; --m4: #a8324e; --m5: #6a6f00; --m6: #55606b;
-    --m7: #8a4b2f;
+    --m7: #8a4b2f; --m8: #b02a8f; --m9: #2e7d32;
   --original: #1c1f23;
 }
 @media screen and (prefers-color-scheme: dark) {
@@ -16,7 +16,7 @@ CSS = (
     --ground: #15181c; --text: #e6e8eb; --soft: #a3abb5; --line: #363c44; --shade: #1e2227; --mark: #1f3a27;
     --good: #7fd396; --bad: #ff8f8f; --alert: #3a1d1f; --warn: #33290f; --warn-line: #d9a62e;
     --m0: #6db3f8; --m1: #f5a352; --m2: #b79df0; --m3: #4fc9b8; --m4: #f08aa4; --m5: #c6cc55; --m6: #aab4bf;
-    --m7: #d99a7c; --original: #e6e8eb;
+    --m7: #d99a7c; --m8: #ee86d3; --m9: #86d08a; --original: #e6e8eb;
   }
 }
 * { box-sizing: border-box; }
@@ -47,6 +47,10 @@ nav a { margin-right: .9rem; white-space: nowrap; }
 .banner.good { border-color: var(--good); background: var(--mark); }
 .banner p, .banner ul { margin: .2rem 0; }
 .scroll { overflow-x: auto; margin: .6rem 0 1rem; }
+.many { position: relative; left: 50%; transform: translateX(-50%); width: calc(100vw - 4rem); max-width: 110rem; }
+.many table { font-size: .8rem; } .many th, .many td { padding: .35rem .4rem; }
+.many th:first-child { position: sticky; left: 0; background: var(--ground); }
+.many tr.part th:first-child { background: var(--shade); }
 table { border-collapse: separate; border-spacing: 0; width: 100%; font-size: .86rem; line-height: 1.35;
     font-variant-numeric: tabular-nums; }
 th, td { padding: .38rem .6rem; text-align: right; vertical-align: top; border-bottom: 1px solid var(--line); }
@@ -93,6 +97,7 @@ footer { margin-top: 3rem; color: var(--soft); font-size: .85rem; }
   th:first-child { position: sticky; left: 0; background: var(--ground); max-width: 9.5rem; min-width: 8.5rem; }
   tr.part th:first-child { background: var(--shade); max-width: none; }
   thead th, td { padding: .35rem .45rem; }
+  .many { left: 0; transform: none; width: auto; }
 }
 @media print {
   @page { margin: 14mm 12mm; size: A4; }
@@ -102,7 +107,8 @@ footer { margin-top: 3rem; color: var(--soft); font-size: .85rem; }
   nav, #all { display: none; }
   table { font-size: 7.2pt; } td, th { padding: .22rem .3rem; } tbody th { min-width: 7rem; max-width: 11rem; }
   h2, h3, tr.part, thead, .legend { break-after: avoid; }
-  .scroll { overflow: visible; } tr, figure, .card, .banner { break-inside: avoid; }
+  .scroll { overflow: visible; } .many { left: 0; transform: none; width: auto; }
+  tr, figure, .card, .banner { break-inside: avoid; }
   thead { display: table-header-group; }
   .card, .banner, td.best, tr.part th, pre, .swatch { print-color-adjust: exact; -webkit-print-color-adjust: exact; }
   .plots { grid-template-columns: 1fr 1fr; }

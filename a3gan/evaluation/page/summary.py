@@ -130,7 +130,7 @@ def _costs(results: Results, table: Table, method: str) -> list[Html]:
 
 
 def comparison(results: Results, table: Table, methods: Sequence[str], look: dict[str, Style]) -> Html:
-    """Four figures a method, for those who read nothing else."""
+    """A few figures a method, for those who read nothing else."""
     judge = next(iter(judging(results, table)), None)
     columns = [
         ("pairs still matched", f"verification.{judge}.tar"),
@@ -138,12 +138,13 @@ def comparison(results: Results, table: Table, methods: Sequence[str], look: dic
         ("strongest attacker", ""),
         ("face still found", "detection.picture.found"),
         ("smile kept", "expression.agreement_found"),
+        ("seconds a face, of 16 at once", "tasks.speed.16.seconds_per_face"),
     ]
     rows = {m: [table.get((n, m, "none")) if n else strongest(table, m) for _, n in columns] for m in methods}
     used = [i for i in range(len(columns)) if any(row[i] is not None for row in rows.values())]
     body = []
     for method, row in rows.items():
-        cells = [tag("td", words.value(row[i]) if row[i] is not None else "–") for i in used]
+        cells = [tag("td", words.value(f, words.meaning(f).unit) if (f := row[i]) is not None else "–") for i in used]
         dot = tag("span", "", class_=f"swatch {look[method].css}", style="background:currentColor")
         body.append(tag("tr", tag("th", dot, method, scope="row"), cells))
     top = tag("thead", tag("tr", tag("th", "", scope="col"), [tag("th", columns[i][0], scope="col") for i in used]))

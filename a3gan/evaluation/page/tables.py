@@ -11,8 +11,11 @@ from a3gan.evaluation.page.drawing import Style
 from a3gan.evaluation.page.html import Html, tag
 
 Table = dict[tuple[str, str, str], Figure]  # (name, method, degradation)
+MANY = 7  # columns from which on a table is wider than the text
 SHORT = {"jpeg75": "J", "half": "½"}
-FLOORS = {"_chance": "guessing", "_floor": "shuffled names"}  # figures that stand beside another one
+FLOORS = {  # figures that stand beside another one
+    "_chance": "guessing", "_floor": "shuffled names", "_untrained": "untrained", "_blurred": "learned from blur",
+}  # fmt: skip
 HALVES = ("frechet", "kernel")  # their floor is the distance of two halves of the originals
 ARROWS = {"lower": "↓ lower is better", "higher": "↑ higher is better"}
 
@@ -72,7 +75,8 @@ def figures(
     if not body:
         return Html("")
     note = tag("caption", caption) if caption else None
-    return tag("div", tag("table", note, head(methods, look), tag("tbody", body)), class_="scroll")
+    wide = "scroll many" if len(methods) > MANY else "scroll"
+    return tag("div", tag("table", note, head(methods, look), tag("tbody", body)), class_=wide)
 
 
 def _line(name: str, table: Table, methods: Sequence[str]) -> Html | None:

@@ -34,7 +34,9 @@ def number(value: float | None, unit: str = "") -> str:
         return "0"
     if abs(value) < SMALLEST:
         return f"< {SMALLEST}" if value > 0 else f"> -{SMALLEST}"
-    return f"{value:.0f}" if float(value).is_integer() and abs(value) >= 10 else f"{value:.3g}"
+    if abs(value) >= 1000 or (abs(value) >= 10 and float(value).is_integer()):
+        return f"{value:,.0f}".replace(",", NARROW)
+    return f"{value:.3g}"
 
 
 def title(figure: Figure | str) -> str:
