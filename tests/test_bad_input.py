@@ -371,6 +371,7 @@ def test_a_run_with_cut_states(line) -> None:  # noqa: ANN001
     assert "no readable state to go on from" in line(*tiny)
     state.write_bytes(whole)
     assert "holds a run of another config: train.lr (was" in line(*tiny, "train.lr=0.5")
+    assert cli.main([*tiny, "model.identity.width=8"]) == 0  # of another stage: no other config to this one
     frame = line(*tiny, "data.frame=ffhq")
     assert "data.frame (was 'face', now 'ffhq')" in frame
 

@@ -89,13 +89,21 @@ def find_state(folder: Path, cfg: Config) -> tuple[dict[str, Tensor], dict[str, 
     return None
 
 
+# Sections of `model` that only some stages read: a new default there must not end the runs of all others.
+_READ_BY = {
+    "attributes": ("attributes",), "identity": ("identity",), "pool": ("falco",), "facemae": ("facemae",),
+    "diffusion": ("diffusion", "msi"), "msi": ("diffusion", "msi"),
+}  # fmt: skip
+
+
 def _same_config(meta: dict[str, Any], cfg: Config, path: Path) -> None:
     try:
         old = check(meta["config"], source=str(path)).model_dump(mode="json")  # new keys get their defaults
     except UserError:
         old = meta["config"]
     was, now = flatten(old), flatten(cfg.model_dump(mode="json"))
-    differ = [k for k in sorted(was.keys() | now.keys()) if was.get(k) != now.get(k) and not k.startswith(_FREE)]
+    free = (*_FREE, *(f"model.{part}." for part, stages in _READ_BY.items() if cfg.stage not in stages))
+    differ = [k for k in sorted(was.keys() | now.keys()) if was.get(k) != now.get(k) and not k.startswith(free)]
     if differ:
         words = ", ".join(f"{k} (was {was.get(k)!r}, now {now.get(k)!r})" for k in differ)
         raise UserError(f"{path.parent}: holds a run of another config: {words}; use another run.dir, or --fresh")
