@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
+from stubs import StubDetector, StubJudge
 
 from a3gan.errors import UserError
 from a3gan.evaluation import protocol, run, sets
@@ -25,36 +25,6 @@ second_detector: null
 attackers: []
 data: {synthetic_count: 24, synthetic_people: 8}
 """
-
-
-class StubJudge(torch.nn.Module):
-    """Embeds a face as its own pixels, shrunk and centred."""
-
-    fingerprint = "stub:0"
-
-    def forward(self, x: torch.Tensor, frame: str = "face") -> torch.Tensor:
-        small = F.adaptive_avg_pool2d(x, 12).flatten(1)
-        return F.normalize(small - small.mean(1, keepdim=True))
-
-
-class StubDetector:
-    """Sees one face where the middle of a picture has contrast."""
-
-    name = "stub"
-
-    def __init__(self, min_face: int = 40):
-        self.min_face = min_face
-
-    def detect(self, images: list[np.ndarray]) -> list:
-        from a3gan.media.detect import Faces
-
-        found = []
-        for image in images:
-            side = image.shape[0]
-            box = np.array([[0.15, 0.1, 0.85, 0.95]], np.float32) * side
-            seen = image[side // 3 : 2 * side // 3].std() > 5
-            found.append(Faces(box, np.ones(1, np.float32), np.zeros((1, 5, 2), np.float32)) if seen else Faces.none())
-        return found
 
 
 @pytest.fixture

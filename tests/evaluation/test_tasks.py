@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-import torch.nn.functional as F
+from stubs import StubDetector, StubJudge
 
 from a3gan.errors import UserError
 from a3gan.evaluation import catalogue, listing, protocol, run
@@ -26,37 +26,17 @@ data: {synthetic_count: 36, synthetic_people: 12}
 """
 
 
-class StubJudge(torch.nn.Module):
-    """Embeds a face as its own pixels, shrunk and centred."""
-
-    fingerprint = "stub:0"
-
-    def forward(self, x: torch.Tensor, frame: str = "face") -> torch.Tensor:
-        small = F.adaptive_avg_pool2d(x, 12).flatten(1)
-        return F.normalize(small - small.mean(1, keepdim=True))
-
-
 @pytest.fixture
 def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    import numpy as np
 
-    from a3gan.media.detect import Faces
     from a3gan.scorers.attributes import AttributeNetwork
-
-    class Detector:
-        name = "stub"
-        min_face = 40
-
-        def detect(self, images: list) -> list[Faces]:
-            box = np.array([[0.15, 0.1, 0.85, 0.95]], np.float32)
-            return [Faces(box * len(i), np.ones(1, np.float32), np.zeros((1, 5, 2), np.float32)) for i in images]
 
     torch.manual_seed(0)
     network = AttributeNetwork("residual", 8).eval().requires_grad_(False)
     network.family, network.fingerprint = "attributes_residual", "attributes_residual:0"
     monkeypatch.setattr("a3gan.scorers.identity.load_recogniser", lambda path, kind: StubJudge())
     monkeypatch.setattr("a3gan.scorers.attributes.load_attributes", lambda path, device: network)
-    monkeypatch.setattr("a3gan.media.detect.load_detector", lambda name, device, min_face: Detector())
+    monkeypatch.setattr("a3gan.media.detect.load_detector", lambda name, device, min_face: StubDetector(picky=False))
     path = tmp_path / "eval.yaml"
     folder = json.dumps(str(tmp_path / "run"))
     path.write_text(CONFIG + f"run: {{dir: {folder}, device: cpu}}\n", encoding="utf-8")

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
+from stubs import StubDetector, StubJudge
 
 from a3gan.data.ranges import to_uint8
 from a3gan.data.synthetic import synthetic_faces
@@ -31,29 +31,10 @@ data: {synthetic_count: 30, synthetic_people: 10}
 """
 
 
-class StubJudge(torch.nn.Module):
-    """Embeds a face as its own pixels, shrunk and centred."""
-
-    fingerprint = "stub:0"
-
-    def forward(self, x: torch.Tensor, frame: str = "face") -> torch.Tensor:
-        small = F.adaptive_avg_pool2d(x, 12).flatten(1)
-        return F.normalize(small - small.mean(1, keepdim=True))
-
-
 @pytest.fixture
 def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    from a3gan.media.detect import Faces
-
-    class Detector:
-        name, min_face = "stub", 40
-
-        def detect(self, images: list) -> list[Faces]:
-            box = np.array([[0.15, 0.1, 0.85, 0.95]], np.float32)
-            return [Faces(box * len(i), np.ones(1, np.float32), np.zeros((1, 5, 2), np.float32)) for i in images]
-
     monkeypatch.setattr("a3gan.scorers.identity.load_recogniser", lambda path, kind: StubJudge())
-    monkeypatch.setattr("a3gan.media.detect.load_detector", lambda name, device, min_face: Detector())
+    monkeypatch.setattr("a3gan.media.detect.load_detector", lambda name, device, min_face: StubDetector(picky=False))
     path = tmp_path / "eval.yaml"
     folder = json.dumps(str(tmp_path / "run"))
     path.write_text(CONFIG + f"run: {{dir: {folder}, device: cpu}}\n", encoding="utf-8")
