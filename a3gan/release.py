@@ -22,12 +22,17 @@ from a3gan.errors import UserError
 
 def ship(source: Path, target: Path) -> Path:
     """Write ``target`` from an inference checkpoint: float tensors as float16, the rest as it is; then the manifest.
+    A pool of generated faces goes without the vectors of its search.
 
     UserError for the state of a run (it is for resuming) and for a value that half precision cannot hold.
     """
     tensors, meta = checkpoint.load(source)
     if meta.get("kind") == "state":
         raise UserError(f"{source}: the state of a run, for resuming it; ship the checkpoint beside it")
+    if meta.get("stage") == "falco":
+        # A third of the file, and made again from the codes in seconds, by whatever network the search is to use.
+        tensors = tensors | {"pool.features": tensors["pool.features"][:, :0]}
+        meta = {k: v for k, v in meta.items() if k != "features"}
     halved = {k: v.half() if v.is_floating_point() else v for k, v in tensors.items()}
     broken = [k for k, v in halved.items() if v.is_floating_point() and not bool(torch.isfinite(v).all())]
     if broken:

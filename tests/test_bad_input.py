@@ -413,7 +413,7 @@ UNFORESEEN = [RuntimeError("CUDA out of memory"), RecursionError(), MemoryError(
 
 
 @pytest.mark.parametrize("error", UNFORESEEN, ids=lambda error: type(error).__name__)
-@pytest.mark.parametrize("command", ["train default", "prepare x -o y", "sweep x", "evaluate x"])
+@pytest.mark.parametrize("command", ["train default", "prepare x -o y", "sweep x", "evaluate eval/lfw"])
 def test_the_last_line_of_defence(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, error: Exception, command: str
 ) -> None:

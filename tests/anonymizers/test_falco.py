@@ -7,7 +7,9 @@ from farl_layout import clip_layout
 
 from a3gan import checkpoint
 from a3gan.anonymizers.falco import Falco
+from a3gan.config import load_config
 from a3gan.errors import UserError
+from a3gan.release import ship
 
 
 def made(pool, **options):
@@ -125,6 +127,17 @@ def test_features_of_the_file_serve_only_the_network_that_made_them(tiny_pool, m
     for fingerprint, taken in ((method.space.fingerprint, True), ("attributes_plain:0", False)):
         path = checkpoint.save(tmp_path / "p.safetensors", tensors, meta | {"features": fingerprint})
         assert torch.equal(made(path).pool.features, torch.eye(40, 224)) == taken
+
+
+def test_a_shipped_pool_makes_its_features_again(tiny_pool, method, tmp_path):
+    shutil.copy(tiny_pool.parent / "tiny.safetensors", tmp_path)
+    tensors, meta = checkpoint.load(tiny_pool)
+    tensors["pool.features"] = method.pool.features
+    meta |= {"features": method.space.fingerprint, "config": load_config(None).model_dump(mode="json")}
+    path = checkpoint.save(tmp_path / "p.safetensors", tensors, meta)
+    shipped = ship(path, tmp_path / "shipped.safetensors")
+    assert checkpoint.load(shipped)[0]["pool.features"].numel() == 0
+    torch.testing.assert_close(made(shipped).pool.features, method.pool.features, atol=2e-3, rtol=0)
 
 
 def test_reduced_precision_is_near(tiny_pool, faces):
