@@ -19,16 +19,6 @@ SPACES = ("attributes", "identity", "farl")
 MAPS = (2, 3)  # of the attribute network: 8x8 and 4x4 places; the finer maps hold edges, which are the person's own
 
 
-class Space(Protocol):
-    """Where neighbours are searched. fingerprint: as in `scorers.guard`."""
-
-    fingerprint: str
-
-    def embed(self, x: Tensor) -> Tensor:
-        """Faces [N, 3, S, S] in [-1, 1] -> unit vectors [N, E]; near = alike."""
-        ...
-
-
 class Tokens(Protocol):
     """What the attribute loss compares. fingerprint: as in `scorers.guard`."""
 

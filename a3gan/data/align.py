@@ -103,12 +103,8 @@ def to_pixels(points: torch.Tensor, size: int) -> torch.Tensor:
     return points * size - 0.5
 
 
-def outside_share(matrix: torch.Tensor | np.ndarray, width: int, height: int, size: int) -> float:
-    """Share [0, 1] of aligned pixels with their centre outside a width x height source; matrix: source to aligned."""
-    return _outside(inverse_of(matrix), width, height, size)
-
-
-def _outside(inverse: np.ndarray, width: int, height: int, size: int) -> float:
+def outside_share(inverse: np.ndarray, width: int, height: int, size: int) -> float:
+    """Share [0, 1] of aligned pixels with their centre outside a width x height source; inverse: aligned to source."""
     corners = np.array([[-0.5, -0.5], [size - 0.5, -0.5], [-0.5, size - 0.5], [size - 0.5, size - 0.5]])
     corners = corners @ inverse[:, :2].T + inverse[:, 2]
     high = np.array([width - 0.5, height - 0.5])
@@ -176,7 +172,7 @@ def warp(
     aligned = picture.transform((side, side), Image.Transform.AFFINE, data, Image.Resampling.BICUBIC)
     if oversample > 1:
         aligned = aligned.reduce(oversample)
-    return np.array(aligned), _outside(inverse, width, height, size)
+    return np.array(aligned), outside_share(inverse, width, height, size)
 
 
 def warp_batch(

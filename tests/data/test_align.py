@@ -112,10 +112,10 @@ def test_shrinking_does_not_alias():
 
 
 def test_outside_share_of_known_shifts():
-    assert align.outside_share(matrix(0, 1, 0, 0), 64, 64, 64) == 0.0
-    assert align.outside_share(matrix(0, 1, 32, 0), 64, 64, 64) == pytest.approx(0.5)
-    assert align.outside_share(matrix(0, 1, 16, 16), 64, 64, 64) == pytest.approx(1 - 0.75**2)
-    assert align.outside_share(matrix(0, 1, 500, 0), 64, 64, 64) == 1.0
+    assert align.outside_share(align.inverse_of(matrix(0, 1, 0, 0)), 64, 64, 64) == 0.0
+    assert align.outside_share(align.inverse_of(matrix(0, 1, 32, 0)), 64, 64, 64) == pytest.approx(0.5)
+    assert align.outside_share(align.inverse_of(matrix(0, 1, 16, 16)), 64, 64, 64) == pytest.approx(1 - 0.75**2)
+    assert align.outside_share(align.inverse_of(matrix(0, 1, 500, 0)), 64, 64, 64) == 1.0
 
 
 def test_warp_batch_is_independent_of_the_batch_and_differentiable():
