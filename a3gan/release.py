@@ -93,7 +93,8 @@ def portable(config: dict[str, Any]) -> dict[str, Any]:
     config["run"]["begin"] = last(config["run"].get("begin"))
     config["data"]["path"] = last(config["data"]["path"])
     config["model"]["weights"] = last(config["model"]["weights"])
-    config["model"]["generator"]["weights"] = last(config["model"]["generator"]["weights"])
+    for part in ("generator", "encoder", "discriminator"):
+        config["model"][part]["weights"] = last(config["model"][part].get("weights"))
     scorers = config["scorers"]
     scorers["attributes"] = last(scorers["attributes"])
     scorers["lpips_backbone"] = last(scorers["lpips_backbone"])

@@ -111,6 +111,7 @@ class Discriminator(Section):
     channels_base: Positive = key(4096, "as the generator's")
     channels_max: Positive = key(128, "most channels of a layer")
     mbstd_group: Positive = key(4, "images a group of the minibatch standard deviation")
+    weights: str | None = key(None, "stage a3gan: the carry.safetensors it starts from, see run.carry; null = random")
 
 
 class Encoder(Section):
@@ -120,6 +121,9 @@ class Encoder(Section):
     )
     depth: Positive = key(1, "residual blocks a level")
     lateral: Positive = key(48, "channels of the fusion's pyramid")
+    weights: str | None = key(
+        None, "a checkpoint of stage a3gan whose trunk and suppressive units it starts from; null = random"
+    )
 
 
 class Scu(Section):

@@ -53,6 +53,9 @@ class A3GanStage(Stage):
             self.networks["readers"] = IdentityReaders(self.model.encoder.widths, first.shape[1]).to(device)
         self.optimizers = self._optimizers()
         self.adversary = Adversary(cfg, self.networks["discriminator"], self.autocast)
+        began = warm_start.begin_discriminator(self.networks["discriminator"], cfg)
+        if began is not None and cfg.train.augment == "ada":
+            self.adversary.p = began
         mask = face_mask(cfg.data.size, cfg.data.frame).to(device)
         self.around = 1 - mask
         self.places = (mask * INSIDE + (1 - mask) * OUTSIDE).detach()

@@ -24,7 +24,10 @@ logger = logging.getLogger(__name__)
 CARRY = "carry.safetensors"
 # What must be the same in the run that goes on: the networks and what they look at. All else may change.
 _SAME = ("stage", "model.", "data.size", "data.frame")
-_MAY_DIFFER = ("model.weights", "model.generator.weights", "model.generator.freeze")
+_MAY_DIFFER = (
+    "model.weights", "model.generator.weights", "model.generator.freeze", "model.encoder.weights",
+    "model.discriminator.weights",
+)  # fmt: skip
 
 
 def save_carry(folder: Path, stage: Stage, ema: Ema, images_seen: int) -> Path:

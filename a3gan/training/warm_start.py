@@ -1,4 +1,8 @@
-"""Where a run's weights begin when not from random ones: a whole A3GAN, or a generator of ours or of the public."""
+"""Where a run's weights begin when not from random ones: a whole A3GAN, or its parts from files of their own.
+
+The parts: a generator of ours or of the public, an encoder of another A3GAN, a discriminator that learned beside the
+generator. A discriminator that starts from nothing would first unlearn what a trained generator knows.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +17,8 @@ from a3gan.errors import UserError
 from a3gan.models import public_weights
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from a3gan.config import Config
     from a3gan.models.a3gan import A3GAN
     from a3gan.models.stylegan2 import Generator
@@ -20,24 +26,31 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 # What decides the tensors of a network, by section of the config; the rest may differ between the file and the run.
 _GENERATOR = ("data.size", "data.frame", "model.generator.")
+_ENCODER = ("data.size", "data.frame", "model.encoder.", "model.scu.")
+_DISCRIMINATOR = ("data.size", "data.frame", "model.discriminator.")
 _WHOLE = (*_GENERATOR, "model.encoder.", "model.scu.", "model.ainet.")
-_NOT_SHAPE = ("model.generator.weights", "model.generator.freeze")
+_PARTS = ("model.generator.weights", "model.encoder.weights", "model.discriminator.weights")
+_NOT_SHAPE = (*_PARTS, "model.generator.freeze")
 
 
 def begin_model(model: A3GAN, cfg: Config) -> str | None:
-    """Loads what model.weights or model.generator.weights name into the model; returns the file's sha256, or None.
+    """Loads what model.weights, or model.generator.weights and model.encoder.weights, name into the model.
 
-    A whole model brings its generator along, so model.generator.weights may not be given beside it. The fusion starts
-    at the mean code of a loaded generator.
+    Returns the sha256 of the whole model's or the generator's file, or None. A whole model brings its parts along, so
+    the keys of the parts may not be given beside it. The fusion starts at the mean code of a loaded generator; its
+    heads are new then, for they point into the W+ of one generator.
 
     Raises:
         UserError: missing, cut or foreign file; a file of another frame, size or architecture (its keys are named).
     """
     whole, part = cfg.model.weights, cfg.model.generator.weights
-    if whole and part:
-        raise UserError("model.weights holds a generator as well: leave model.generator.weights=null beside it")
     if whole:
+        for name in ("generator", "encoder"):
+            if getattr(cfg.model, name).weights:
+                raise UserError(f"model.weights holds the {name} as well: leave model.{name}.weights=null beside it")
         return _load_whole(model, cfg, whole)
+    if cfg.model.encoder.weights:
+        _load_encoder(model, cfg, cfg.model.encoder.weights)
     if part:
         digest = begin_generator(model.generator, cfg)
         model.fusion.w_start.copy_(model.generator.w_mean.expand_as(model.fusion.w_start))
@@ -65,6 +78,24 @@ def begin_generator(generator: Generator, cfg: Config) -> str | None:
     return checkpoint.sha256(path)
 
 
+def begin_discriminator(net: nn.Module, cfg: Config) -> float | None:
+    """Loads model.discriminator.weights, where given: a carry of stage stylegan2 or a3gan (run.carry).
+
+    Returns the augmentation's probability that goes with it (ADA), None without a file. Raises as `begin_model`.
+    """
+    name = cfg.model.discriminator.weights
+    if name is None:
+        return None
+    path = checkpoint.resolve(name)
+    tensors, meta = checkpoint.load(path)
+    if meta.get("kind") != "carry" or not any(key.startswith("net/discriminator.") for key in tensors):
+        raise UserError(f"model.discriminator.weights: {path} is no carry that holds a discriminator; see run.carry")
+    _same(meta, cfg, path, _DISCRIMINATOR)
+    checkpoint.load_into(net, tensors, "net/discriminator", path)
+    logger.info("discriminator: weights of %s", path)
+    return float(meta["plain"].get("augment_p", 0.0))
+
+
 def generator_prefix(names: Iterable[str]) -> str:
     """What stands before a generator's tensors in a file of ours: averaged weights, of either stage."""
     known = ("generator", "ema/generator", "ema/model.generator")
@@ -73,10 +104,11 @@ def generator_prefix(names: Iterable[str]) -> str:
 
 
 def missing(cfg: Config) -> list[str]:
-    """One line for each of the two keys whose file is not there (dry runs)."""
-    return checkpoint.missing(
-        {"model.weights": cfg.model.weights, "model.generator.weights": cfg.model.generator.weights}
-    )
+    """One line for each key whose file is not there (dry runs)."""
+    wanted: dict[str, str | Path | None] = {"model.weights": cfg.model.weights}
+    for name in ("generator", "encoder", "discriminator"):
+        wanted[f"model.{name}.weights"] = getattr(cfg.model, name).weights
+    return checkpoint.missing(wanted)
 
 
 def is_public(path: Path) -> bool:
@@ -106,6 +138,18 @@ def _load_public(generator: Generator, cfg: Config, path: Path) -> None:
     if wrong:
         raise UserError(f"{path}: a generator of {shape.size} px in {shape.layout}'s layout wants {', '.join(wrong)}")
     checkpoint.load_into(generator, {f"generator.{k}": v for k, v in state.items()}, "generator", path)
+
+
+def _load_encoder(model: A3GAN, cfg: Config, name: str) -> None:
+    path = checkpoint.resolve(name)
+    tensors, meta = checkpoint.load(path)
+    known = ("model.encoder", "ema/model.encoder")  # of a checkpoint, of a carry
+    prefix = next((one for one in known if any(key.startswith(f"{one}.") for key in tensors)), None)
+    if prefix is None:
+        raise UserError(f"model.encoder.weights: {path} holds no encoder of stage a3gan")
+    _same(meta, cfg, path, _ENCODER)
+    checkpoint.load_into(model.encoder, tensors, prefix, path)
+    logger.info("encoder: weights of %s", path)
 
 
 def _load_whole(model: A3GAN, cfg: Config, name: str) -> str:

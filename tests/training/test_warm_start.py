@@ -121,6 +121,7 @@ def test_a_whole_model_goes_on_from_a_checkpoint(trained: Path, tmp_path: Path) 
         (["model.encoder.lateral=12"], "model.encoder.lateral=8 (is 12)"),
         (["model.scu.levels=[3]"], "model.scu.levels=[1, 2, 3] (is [3])"),
         (["model.generator.weights=x.pt"], "leave model.generator.weights=null"),
+        (["model.encoder.weights=x.safetensors"], "leave model.encoder.weights=null"),
     ],
 )
 def test_a_model_of_another_config_is_named(trained: Path, overrides: list[str], words: str) -> None:
@@ -128,6 +129,51 @@ def test_a_model_of_another_config_is_named(trained: Path, overrides: list[str],
     with pytest.raises(UserError) as caught:
         warm_start.begin_model(build_a3gan(cfg), cfg)
     assert words in str(caught.value)
+
+
+@pytest.fixture(scope="module")
+def carried(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The carry of one step of stage stylegan2: a generator and the discriminator that learned beside it."""
+    folder = tmp_path_factory.mktemp("carried") / "run"
+    words = ["stage=stylegan2", *TINY[1:], f"run.dir='{folder.as_posix()}'", "run.carry=true", "train.augment=ada"]
+    path = train(load_config(None, words)) / "carry.safetensors"
+    tensors, meta = checkpoint.load(path)
+    return checkpoint.save(path, tensors, meta | {"plain": {**meta["plain"], "augment_p": 0.25}})
+
+
+def test_parts_start_from_files_of_their_own(trained: Path, carried: Path) -> None:
+    """The encoder of one run, generator and discriminator of another: the parts are those of the files, and the
+    fusion's heads, which point into the W+ of one generator, are new at its mean code."""
+    parts = {"generator": carried, "encoder": trained, "discriminator": carried}
+    words = [f"model.{part}.weights='{path.as_posix()}'" for part, path in parts.items()]
+    stage = A3GanStage(config(*words, "train.augment=ada"), synthetic_faces(8, 64, 0), None, torch.device("cpu"))
+    began, _ = checkpoint.load(carried)
+    encoder, _ = checkpoint.load(trained)
+    for net, tensors, prefix in (
+        (stage.model.generator, began, "ema/generator"),
+        (stage.model.encoder, encoder, "model.encoder"),
+        (stage.networks["discriminator"], began, "net/discriminator"),
+    ):
+        for name, value in net.state_dict().items():
+            assert torch.equal(value, tensors[f"{prefix}.{name}"].float()), name
+    assert stage.adversary.p == 0.25
+    assert torch.equal(stage.model.fusion.w_start[3], stage.model.generator.w_mean)
+    assert not torch.equal(stage.model.fusion.heads[0].weight, encoder["model.fusion.heads.0.weight"])
+
+
+def test_parts_that_do_not_fit_are_named(trained: Path, carried: Path) -> None:
+    for words, reason in (
+        ([f"model.discriminator.weights='{trained.as_posix()}'"], "no carry that holds a discriminator"),
+        ([f"model.encoder.weights='{carried.as_posix()}'"], "holds no encoder"),
+        ([f"model.encoder.weights='{trained.as_posix()}'", "model.encoder.lateral=12"], "lateral=8 (is 12)"),
+        (
+            [f"model.discriminator.weights='{carried.as_posix()}'", "model.discriminator.channels_max=16"],
+            "channels_max=8 (is 16)",
+        ),
+    ):
+        with pytest.raises(UserError) as caught:
+            A3GanStage(config(*words), synthetic_faces(8, 64, 0), None, torch.device("cpu"))
+        assert reason in str(caught.value)
 
 
 def test_a_generator_of_another_frame_or_width_is_named(trained: Path) -> None:
