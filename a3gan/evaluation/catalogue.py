@@ -197,6 +197,31 @@ LEAK = {
 }
 
 
+# The dial's steps carry the names of VERIFICATION, EXPRESSION and QUALITY.
+DIAL = {
+    "spearman": _privacy("Rank correlation of alpha and true matches", ""),
+    "drop": _privacy("True matches at alpha 0 less those at alpha 1", better="higher"),
+    "largest_rise": _privacy("Largest rise of the true matches from a step to a later one"),
+}
+_CONTROL = "tasks.controllability.summary"
+_UNIT = "differences of strangers"
+CONTROL = {
+    f"{_CONTROL}.selectivity": _use("What is named moves, less what is not", _UNIT),
+    f"{_CONTROL}.only.diagonal": _use("Only this may change: this moves", _UNIT),
+    f"{_CONTROL}.only.off_diagonal": _use("Only this may change: the others move", _UNIT, "lower"),
+    f"{_CONTROL}.but.diagonal": _use("All but this may change: this moves", _UNIT, "lower"),
+    f"{_CONTROL}.but.off_diagonal": _use("All but this may change: the others move", _UNIT),
+    f"{_CONTROL}.nothing.moved": _use("Nothing may change: all move", _UNIT, "lower"),
+    f"{_CONTROL}.everything.moved": _use("Everything may change: all move", _UNIT),
+}
+for _one in SCHEMA:
+    _title = _one.name.replace("_", " ").capitalize()
+    CONTROL[f"{_one.name}_moved"] = (
+        _yardstick(f"{_title}: change of its value", "") if _one.kind == "continuous"
+        else _yardstick(f"{_title}: read differently from the original")
+    )  # fmt: skip
+
+
 # Searches and verification by attackers carry the names of IDENTIFICATION and VERIFICATION; what is theirs alone:
 ATTACKERS = {
     "tar_at": _yardstick("False match rate at which the attacker sets the threshold"),
@@ -252,7 +277,7 @@ def _attributes() -> dict[str, Meaning]:
 
 FIGURES: dict[str, Meaning] = {
     **VERIFICATION, **IDENTIFICATION, **DETECTION, **EXPRESSION, **FATIGUE, **QUALITY, **GROUPS, **SPEED, **ATTACKERS,
-    **LEAK, **{f"tasks.train-on-anonymised.{name}": one for name, one in TRAIN_ON.items()},
+    **LEAK, **DIAL, **CONTROL, **{f"tasks.train-on-anonymised.{name}": one for name, one in TRAIN_ON.items()},
     **_attributes(),
     # The row's own readings of labelled attributes (see expression.binary_heads).
     "gender_same": _yardstick("Gender: read as on the original"),

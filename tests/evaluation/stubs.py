@@ -1,11 +1,15 @@
-"""A recogniser and a detector that tests of whole evaluations can afford."""
+"""A recogniser, a detector and a method with a dial and a policy that tests of whole evaluations can afford."""
 
 from __future__ import annotations
+
+from types import MappingProxyType
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
+from a3gan.anonymizers.base import FaceAnonymizer
+from a3gan.data.attributes import Policy
 from a3gan.media.detect import Faces
 
 BOX = np.array([[0.15, 0.1, 0.85, 0.95]], np.float32)  # of a face in its aligned frame, in sides
@@ -37,3 +41,21 @@ class StubDetector:
             one = Faces(BOX * side, np.ones(1, np.float32), np.zeros((1, 5, 2), np.float32))
             found.append(one if seen else Faces.none())
         return found
+
+
+class StubMethod(FaceAnonymizer):
+    """Turns a face into noise of its seed: of the face's own contrast, 1 - alpha remains; darker where the skin's tone
+    may change."""
+
+    name, frame, size = "a3gan", "face", 64
+    supports = frozenset({"policy", "seed", "alpha"})
+    meta = MappingProxyType({"scorers": ["other:1"]})
+
+    def _anonymize(self, faces: torch.Tensor, policy: Policy | None, seeds: list[int], alpha: float) -> torch.Tensor:
+        stay = 1 - alpha
+        noise = torch.stack([
+            F.interpolate(torch.randn(1, 3, 12, 12, generator=torch.Generator().manual_seed(seed % 2**31)), (64, 64))[0]
+            for seed in seeds
+        ])  # fmt: skip
+        tone = 0.2 if policy is not None and policy.describe()["skin_tone"] == "change" else 0.0
+        return (0.5 * (stay * faces + (1 - stay**2) ** 0.5 * 0.5 * noise) - alpha * tone - 0.01).clamp(-1, 1)

@@ -127,7 +127,8 @@ def legend(shown: Sequence[Style]) -> Html:
 
 
 # --- frames ---------------------------------------------------------------------------------------------------------
-def _axes(x: Axis, y: Axis, titles: tuple[str, str], x_label=percent_label, y_label=percent_label) -> list[Html]:
+def axes(x: Axis, y: Axis, titles: tuple[str, str], x_label=percent_label, y_label=percent_label) -> list[Html]:
+    """Grid, ticks, the two lines and the titles (below, above) of a drawing."""
     parts = []
     for value in x.ticks():
         parts.append(tag("line", x1=x(value), x2=x(value), y1=y.start, y2=y.end, class_="grid"))
@@ -141,7 +142,8 @@ def _axes(x: Axis, y: Axis, titles: tuple[str, str], x_label=percent_label, y_la
     return parts
 
 
-def _svg(width: float, height: float, title: str, parts: Sequence[Html]) -> Html:
+def svg(width: float, height: float, title: str, parts: Sequence[Html]) -> Html:
+    """The drawing as a whole, with its title for those who do not see it."""
     return tag("svg", tag("title", title), list(parts), viewBox=f"0 0 {_n(width)} {_n(height)}", role="img")
 
 
@@ -152,21 +154,22 @@ def plane(points: Sequence[tuple[Style, Spot, Spot]], titles: tuple[str, str], c
     lowest = min((min(v for v in (s.low, s.value) if v is not None) for _, _, s in points), default=0.0)
     bottom = min(0.9, math.floor(lowest * 10 - 0.01) / 10) if lowest > 0.5 else 0.0
     x, y = Axis(min(floor, 0.01), 1.0, 52, 400, log=True), Axis(max(bottom, 0.0), 1.0, 292, 30)
-    parts = _axes(x, y, titles)
+    parts = axes(x, y, titles)
     parts.append(tag("text", "↖ better", x=x.start + 8, y=y.end + 16, class_="soft"))
     if chance:
         parts.append(tag("line", x1=x(chance), x2=x(chance), y1=y.start, y2=y.end, class_="guess"))
         parts.append(tag("text", "guessing", x=x(chance) + 4, y=y.start - 6, class_="soft"))
     for style, across, up in points:
-        parts += _whiskers(style, x, y, across, up)
+        parts += whiskers(style, x, y, across, up)
     taken: list[tuple[float, float]] = []
     for style, across, up in points:
         parts.append(marker(style, x(across.value), y(up.value)))
         parts.append(_free_label(style, x(across.value), y(up.value), x, y, taken))
-    return _svg(424, 336, f"{titles[1]} against {titles[0]}", parts)
+    return svg(424, 336, f"{titles[1]} against {titles[0]}", parts)
 
 
-def _whiskers(style: Style, x: Axis, y: Axis, across: Spot, up: Spot) -> list[Html]:
+def whiskers(style: Style, x: Axis, y: Axis, across: Spot, up: Spot) -> list[Html]:
+    """The intervals of both values around a point, where they have one."""
     lines = []
     if across.low is not None and across.high is not None:
         lines.append(((x(across.low), y(up.value)), (x(across.high), y(up.value))))
@@ -194,19 +197,20 @@ def _free_label(style: Style, px: float, py: float, x: Axis, y: Axis, taken: lis
 def roc(curves: Sequence[tuple[Style, Sequence[float], Sequence[float]]], far: float, title: str) -> Html:
     """True match rate over false match rate (logarithmic) of every method: (style, false, true), both rising."""
     x, y = Axis(1e-5, 1.0, 52, 400, log=True), Axis(0.0, 1.0, 292, 30)
-    parts = _axes(x, y, ("false matches (pairs of two people)", f"true matches, {title}"))
+    parts = axes(x, y, ("false matches (pairs of two people)", f"true matches, {title}"))
     steps = [10 ** (-5 + 5 * i / 60) for i in range(61)]
-    parts.append(tag("polyline", points=_points([(x(v), y(v)) for v in steps]), class_="guess"))
+    parts.append(tag("polyline", points=points_of([(x(v), y(v)) for v in steps]), class_="guess"))
     parts.append(tag("line", x1=x(far), x2=x(far), y1=y.start, y2=y.end, class_="guess"))
     for style, false, true in curves:
-        line = _points([(x(f), y(t)) for f, t in zip(false, true, strict=True) if f >= x.low])
+        line = points_of([(x(f), y(t)) for f, t in zip(false, true, strict=True) if f >= x.low])
         parts.append(tag("polyline", points=line, class_=style.css, stroke="currentColor", stroke_width=2, fill="none"))
         for k in range(len(false) // 8, len(false), max(1, len(false) // 4)):
             parts.append(marker(style, x(false[k]), y(true[k]), 3.4))
-    return _svg(424, 336, f"ROC curves, {title}", parts)
+    return svg(424, 336, f"ROC curves, {title}", parts)
 
 
-def _points(points: Sequence[tuple[float, float]]) -> str:
+def points_of(points: Sequence[tuple[float, float]]) -> str:
+    """Pixels as a polyline has them."""
     return " ".join(f"{_n(px)},{_n(py)}" for px, py in points)
 
 
@@ -255,4 +259,4 @@ def rows(lines: Sequence[Row], title: str, log: bool = False, low: float | None 
             parts.append(marker(style, x(spot.value), y, 4))
         at += height
         parts.append(tag("line", x1=8, x2=width - 8, y1=at, y2=at, class_="grid"))
-    return _svg(width, bottom + 24, title, parts)
+    return svg(width, bottom + 24, title, parts)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from a3gan.evaluation import listing
-from a3gan.evaluation.page import drawing, protocol_text, summary, tables, words
+from a3gan.evaluation.page import control, drawing, protocol_text, summary, tables, words
 from a3gan.evaluation.page.html import Html, tag
 from a3gan.evaluation.page.style import CSS
 
@@ -35,6 +35,8 @@ def page(results: Results, faces: Mapping[str, bytes] | None = None, speed: Mapp
         ("summary", "", _top(results, table, methods, main, look)),
         ("table", "Methods by tasks", _table(table, methods, look)),
         ("plane", "Privacy against use", _planes(results, table, methods, look)),
+        ("dial", "The dial", control.dial_section(results, look)),
+        ("control", "What a policy moves", control.matrix_section(results)),
         ("attackers", "Attackers that learned", _attackers(results, table, methods, look)),
         ("roc", "ROC curves", _curves(results, look)),
         ("groups", "By group", _groups(results, table, methods, look)),
@@ -128,6 +130,8 @@ HEADLINES: tuple[tuple[str, str, str], ...] = (
     ("tasks.train-on-anonymised", "A set to train on: a recogniser learned from results, tested on real pictures",
      "auc tar rank1 accuracy pairs_accuracy"),
     ("tasks.train-on-anonymised.leak.*", "A set to train on: originals found again, judge {}", "own_rank1"),
+    ("tasks.dial.verdict.*", "The dial: does it hide, judge {}", "drop largest_rise spearman"),
+    ("tasks.controllability.summary", "Control: does a policy move what it names, and nothing else", "selectivity"),
     ("tasks.cost", "Networks", "steps parameters mib"),
     ("tasks.speed.*", "Speed: aligned faces on this machine, {} a pass", "seconds_per_face faces_per_second"),
 )  # fmt: skip

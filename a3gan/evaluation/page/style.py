@@ -85,6 +85,8 @@ svg .soft { fill: var(--soft); }
 svg .title { font-weight: 600; }
 svg .axis { stroke: var(--soft); stroke-width: 1; fill: none; }
 svg .grid { stroke: var(--line); stroke-width: 1; fill: none; }
+svg .frame { stroke: var(--text); stroke-width: 1.6; fill: none; }
+svg .empty { fill: var(--shade); }
 svg .guess { stroke: var(--soft); stroke-dasharray: 3 3; stroke-width: 1.2; fill: none; }
 details { margin: .6rem 0; }
 summary { cursor: pointer; }
