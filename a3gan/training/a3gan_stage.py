@@ -271,14 +271,17 @@ class A3GanStage(Stage):
         return term
 
     def _diversity(self, batch: Batch, seen: View, image: Tensor, c: Tensor, alpha: Tensor) -> Tensor:
-        """Another seed, another face: on a quarter of the batch, since it takes a second rendering."""
+        """Another seed, another face, to every training recogniser: on a quarter of the batch, since it takes a second
+        rendering."""
         few = max(1, len(c) // 4)
         rows = alpha.argsort(descending=True)[:few]
         z = torch.randn(few, self.cfg.model.ainet.z_dim, device=c.device)
         with self.autocast():
             other = self.model(batch.images[rows], seen.logits[rows], c[rows], z, alpha[rows]).image
-            one, two = self.scorers.embed(image[rows])[0], self.scorers.embed(other)[0]
-        close = anonymization.diversity(one.float(), two.float(), self.cfg.loss.m_div)
+            pairs = zip(self.scorers.embed(image[rows]), self.scorers.embed(other), strict=True)
+        close = torch.stack([
+            anonymization.diversity(one.float(), two.float(), self.cfg.loss.m_div) for one, two in pairs
+        ]).mean(0)
         return torch.zeros_like(alpha).index_put((rows,), close * (len(alpha) / few))
 
     # --- looking and saving -------------------------------------------------------------------------------------
