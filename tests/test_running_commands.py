@@ -160,3 +160,20 @@ def test_the_collector_rests_while_a_command_loads_and_no_longer():
         assert not gc.isenabled()  # somebody else's choice
     finally:
         gc.enable()
+
+
+def test_freed_memory_is_kept_where_the_c_library_can_and_nothing_happens_elsewhere(monkeypatch):
+    import ctypes
+    from types import SimpleNamespace
+
+    from a3gan.commands.common import keep_freed_memory
+
+    told = []
+    monkeypatch.setattr(
+        ctypes, "CDLL", lambda _: SimpleNamespace(mallopt=lambda name, value: told.append((name, value)))
+    )
+    keep_freed_memory()
+    assert told == [(-3, 32 * 2**20), (-1, 2**30), (-8, 1)]
+    for error in (OSError, AttributeError):
+        monkeypatch.setattr(ctypes, "CDLL", lambda _, error=error: (_ for _ in ()).throw(error()))
+        keep_freed_memory()

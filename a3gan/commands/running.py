@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from a3gan.commands.common import debug_option, loading
+from a3gan.commands.common import debug_option, keep_freed_memory, loading
 from a3gan.errors import UserError
 
 if TYPE_CHECKING:
@@ -134,6 +134,7 @@ def anonymize(inputs: tuple[str, ...], **options: Any) -> int:
 
     Exit status: 0 done; 1 a file could not be done (the others were); 3 doubt under --strict.
     """
+    keep_freed_memory()
     with loading():
         from a3gan.media.run import anonymize_all
 

@@ -20,6 +20,7 @@ from a3gan.data.align import invert, similarity, transform_points, warp
 from a3gan.data.ranges import to_float
 from a3gan.errors import UserError
 from a3gan.files import replacing
+from a3gan.media.threads import on_all_cores
 
 if TYPE_CHECKING:
     from a3gan.anonymizers.base import FaceAnonymizer
@@ -131,7 +132,7 @@ class Ledger:
                 recogniser = small_recogniser()
             except UserError:  # an installation without it still anonymises
                 recogniser = None
-        return [self._track(entry, recogniser) for entry in self.entries.values()]
+        return on_all_cores(lambda entry: self._track(entry, recogniser), list(self.entries.values()))
 
     def _track(self, entry: Entry, recogniser: Any) -> dict[str, Any]:
         track = entry.track

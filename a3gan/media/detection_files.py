@@ -41,7 +41,7 @@ def detect_all(
         try:
             with FrameBar(source.name, progress) as bar:
                 found = find_tracks(source, lambda: detector, settings, bar)
-                name_people(found, source, settings, whom, always=True)
+                name_people(found, whom, always=True)
             target.parent.mkdir(parents=True, exist_ok=True)
             save(target, as_detections(source, found, settings))
             lines.append(_line(found, target))

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -76,27 +76,32 @@ class People:
     def look(self, frames: Iterable[Any], tracks: Sequence[Track]) -> Embeddings:
         """Embeddings of the sharpest sightings of each track; tracks without a usable one are missing.
 
-        frames: with `index` and `image` (only those needed are asked for their image), e.g. a `VideoReader`.
+        frames: with `index` and `image` (only those needed are asked for their image), e.g. a `VideoReader`; taken in a
+        thread of their own, some ahead.
         """
+        from a3gan.media.flow import Flow
+        from a3gan.media.threads import on_all_cores
+
         wanted: dict[int, list[Track]] = {}
         for track in tracks:
             for frame in candidates(track):
                 wanted.setdefault(frame, []).append(track)
         crops: dict[int, list[tuple[float, np.ndarray]]] = {}
-        last = max(wanted, default=-1)
-        if last < 0:
+        if not wanted:
             return {}
-        for frame in frames:
-            for track in wanted.get(frame.index, ()):
-                crop = aligned(frame.image, track.sightings[frame.index].landmarks)
-                if crop is not None:
-                    best = crops.setdefault(track.number, [])
-                    best.append((sharpness(crop), crop))
-                    best.sort(key=lambda pair: -pair[0])
-                    del best[SIGHTINGS:]
-            if frame.index >= last:
-                break
-        return {number: self.embed([crop for _, crop in best]) for number, best in crops.items()}
+        with Flow() as flow:
+            ahead = flow.ahead("decode", _wanted(frames, set(wanted)))
+            _ = self.recogniser  # loaded while the first frames are decoded, and not by two threads at once below
+            for frame in ahead:
+                for track in wanted[frame.index]:
+                    crop = aligned(frame.image, track.sightings[frame.index].landmarks)
+                    if crop is not None:
+                        best = crops.setdefault(track.number, [])
+                        best.append((sharpness(crop), crop))
+                        best.sort(key=lambda pair: -pair[0])
+                        del best[SIGHTINGS:]
+        chosen = [[crop for _, crop in best] for best in crops.values()]
+        return dict(zip(crops, on_all_cores(self.embed, chosen), strict=True))
 
     def embed(self, crops: Sequence[np.ndarray]) -> np.ndarray:
         """Unit embeddings [n, E] of aligned crops uint8 [S, S, 3] (frame `face`)."""
@@ -194,6 +199,17 @@ def _linked(far: np.ndarray, distance: float) -> np.ndarray:
         far[j] = far[:, j] = far[i, i] = np.inf
         size[i] += size[j]
         label[label == j] = i
+
+
+def _wanted(frames: Iterable[Any], numbers: set[int]) -> Iterator[Any]:
+    """Those frames, with their image made, up to the last of them."""
+    last = max(numbers)
+    for frame in frames:
+        if frame.index in numbers:
+            _ = frame.image  # made when first asked for: here, where others need not wait for it
+            yield frame
+        if frame.index >= last:
+            return
 
 
 def candidates(track: Track) -> list[int]:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from a3gan.anonymizers.anonymizer import Anonymizer
     from a3gan.media.settings import Settings
     from a3gan.media.track import Track
+    from a3gan.media.video import VideoInfo, VideoReader
 
 log = logging.getLogger(__name__)
 
@@ -54,13 +55,18 @@ class VideoReport:
 
 @dataclass
 class Found:
-    """What pass 1 knows of a clip. how: thresholds and such, for the account."""
+    """What pass 1 knows of a clip. reader: starts over for each pass. how: thresholds and such, for the account."""
 
     tracks: list[Track]
     frames: int | None
-    info: Any
+    reader: VideoReader
     how: dict[str, Any]
     cuts: Sequence[int] = ()
+
+    @property
+    def info(self) -> VideoInfo:
+        """Of the clip."""
+        return self.reader.info
 
 
 @beside_stages()
@@ -83,19 +89,19 @@ def anonymize_video(
         UserError: the video or a setting is at fault; nothing stands under the output's name then.
     """
     from a3gan.data.attributes import Policy
-    from a3gan.media.video import VideoReader, VideoWriter
+    from a3gan.media.video import VideoWriter
 
     began = time.perf_counter()
     policy = Policy.parse(settings.policy) if settings.policy else anonymizer.policy
     refuse_impossible(anonymizer, settings, policy)
     whom = whom or Whom(settings, lambda: anonymizer.detector)
     found = find_tracks(source, lambda: anonymizer.detector, settings, progress)
-    name_people(found, source, settings, whom)
+    name_people(found, whom)
     scanned = time.perf_counter() - began
     seeds = whom.track_seeds(found.tracks, Path(source).name)
     ledger = account.Ledger(found.tracks, anonymizer.method, sheet_path is not None, compare)
     stages = SecondPass(anonymizer, found.tracks, seeds, ledger, batch=batch, policy=policy, alpha=settings.alpha)
-    with VideoReader(source, settings.start, settings.end) as reader:
+    with found.reader as reader:
         with VideoWriter(
             output, reader.info, Path(source), audio=settings.audio, codec=settings.codec, crf=settings.crf,
             preset=settings.preset, metadata=settings.metadata, start=settings.start, end=settings.end,
@@ -163,7 +169,7 @@ def _given(settings: Settings, reader: Any) -> Found:
     size = (reader.info.width, reader.info.height)
     made = load(settings.detections, size, reader.info.frames if whole else None)
     how = {"detections": Path(settings.detections).name, **made.how}
-    return Found(made.tracks, made.frames if whole else None, reader.info, how, made.cuts)
+    return Found(made.tracks, made.frames if whole else None, reader, how, made.cuts)
 
 
 def _searched(reader: Any, detector: Any, settings: Settings, progress: Progress | None) -> Found:
@@ -185,7 +191,7 @@ def _searched(reader: Any, detector: Any, settings: Settings, progress: Progress
     if settings.thresh is not None:
         tracks = [track for track in tracks if track.score >= settings.thresh]
     how = {"detector": getattr(detector, "name", "?"), "searched_frames": len(result.whole)}
-    return Found(tracks, result.frames, reader.info, how | {"tracker": asdict(config)}, result.cuts)
+    return Found(tracks, result.frames, reader, how | {"tracker": asdict(config)}, result.cuts)
 
 
 def each_alone(tracks: Sequence[Track]) -> list[Track]:
@@ -197,12 +203,11 @@ def each_alone(tracks: Sequence[Track]) -> list[Track]:
     return [Track(number, {frame: one}) for number, (frame, one) in enumerate(found)]
 
 
-def name_people(found: Found, source: str | Path, settings: Settings, whom: Whom, always: bool = False) -> None:
+def name_people(found: Found, whom: Whom, always: bool = False) -> None:
     """Joins tracks of one person, and marks those to keep by the reference photos."""
-    from a3gan.media.video import VideoReader
 
     def frames() -> Iterator[Any]:
-        with VideoReader(source, settings.start, settings.end) as reader:
+        with found.reader as reader:
             yield from reader
 
     whom.name_tracks(frames, found.tracks, always)

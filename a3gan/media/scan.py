@@ -7,40 +7,25 @@ not agree (a face came, went, jumped), the frames between are searched as well, 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
-import torch
 
 from a3gan.media.detect import Faces
-from a3gan.media.threads import cores
+from a3gan.media.scan_whole import CUT, Chunk, Detector, Plan, Shared, WholeSearch, read, scaled
 from a3gan.media.track_link import overlap, sides
 
 log = logging.getLogger(__name__)
 
 STRIDE = 4
 LONGEST = 1920  # px; larger frames are scaled to this
-CHUNK_BYTES = 200_000_000  # of the frames held at a time
-GRAY = 48  # px, longest side of the pictures that cuts are read from
-CUT, CUT_RATIO = 22.0, 3.0  # mean difference (of 255) of a cut, and against the frames before and after
+CUT_RATIO = 3.0  # change at a cut against that before and after
 AROUND = 1.5  # face sides searched around a face on a second look
-LARGE, COARSER = 1_000_000, 0.709  # pixels from which every second look is at a picture scaled by that
 LOOK = 40  # px: faces are scaled to this on a second look; the last network of MTCNN sees no more
 HINT = 0.3  # score from which a detection makes a second look worthwhile
 SURE = 0.9  # score of faces whose motion is believed
-
-
-class Detector(Protocol):
-    """What `scan` needs; `media.detect.DETECTORS` lists those at hand.
-
-    Used where present: `sensitive() -> Detector`, which reports weak hints too, and `larger(min_face) -> Detector`,
-    a quicker one for faces of at least that size.
-    """
-
-    def detect(self, images: Sequence[np.ndarray]) -> list[Faces]: ...
 
 
 @dataclass
@@ -82,101 +67,59 @@ def scan(
     info = getattr(reader, "info", None)
     # Weak hints are wanted here: they are looked into, and kept only where a track confirms them.
     detector = detector.sensitive() if hasattr(detector, "sensitive") else detector
-    worker = _Scanner(detector, max(1, stride), scale, thresh, Scan(info=info, stride=max(1, stride)))
+    plan = Plan(max(1, stride), scale, thresh, info)
+    worker = _Scanner(detector, plan, Scan(info=info, stride=plan.stride))
     total = getattr(info, "expected_frames", None)
     with Flow() as flow:
-        frames = flow.ahead("decode", _read(reader), depth=2 * max(1, stride))
-        for chunk in _chunks(frames, max(1, stride), batch, info):
-            worker.take(*chunk)
+        frames = flow.ahead("decode", read(reader), depth=2 * plan.stride)
+        for chunk in flow.ahead("search", WholeSearch(detector, plan, batch).chunks(frames), depth=1):
+            worker.take(chunk)
             if progress is not None:
                 progress(worker.result.frames, total)
     return worker.result
 
 
-def _read(reader: Iterable[Any]) -> Iterator[tuple[Any, np.ndarray]]:
-    """Frames with their small grey pictures, both made in the reading thread."""
-    for frame in reader:
-        yield frame, frame.gray(GRAY).astype(np.float32)
-
-
-def _chunks(frames: Iterator, stride: int, batch: int | None, info: Any) -> Iterator[tuple[list, bool]]:
-    """(frames, whether they are the last)."""
-    held: list = []
-    most = None
-    for item in frames:
-        if most is None:
-            most = stride * (batch or max(1, min(8, CHUNK_BYTES // (stride * _pixels(info, item[0]) * 3))))
-        if len(held) >= most:
-            yield held, False
-            held = []
-        held.append(item)
-    yield held, True
-
-
-def _pixels(info: Any, frame: Any) -> int:
-    return info.width * info.height if info is not None else frame.image.shape[0] * frame.image.shape[1]
-
-
-class _Shared:
-    """A detector that searches parts of a batch at the same time, as many as cores are left by torch's own threads.
-
-    One picture's search goes to and fro between torch and numpy, so it fills hardly more than one core by itself.
-    """
-
-    def __init__(self, detector: Detector):
-        self.detector = detector
-        self.workers = max(1, cores() // max(1, torch.get_num_threads()))
-
-    def detect(self, images: list[np.ndarray]) -> list[Faces]:
-        """As the detector's own: a result does not depend on which pictures share a pass, to rounding."""
-        count = min(self.workers, len(images))
-        if count < 2 or getattr(getattr(self.detector, "device", None), "type", "cpu") != "cpu":
-            return self.detector.detect(images)
-        edges = [len(images) * k // count for k in range(count + 1)]
-        with ThreadPoolExecutor(count) as pool:
-            parts = [images[a:b] for a, b in zip(edges[:-1], edges[1:], strict=True)]
-            return [faces for found in pool.map(self.detector.detect, parts) for faces in found]
+Ask = tuple[int, tuple[int, ...], tuple[int, int]]  # a second look: frame, window (x0, y0, x1, y1), (width, height)
 
 
 class _Scanner:
-    """State between chunks: frames at hand, and the changes from frame to frame.
+    """Second looks, and their state between chunks: frames at hand, and the changes from frame to frame.
 
     looks: all frames searched whole, in order; alone[k]: faces that only one of looks k and k + 1 has, with which of
     the two.
     """
 
-    def __init__(self, detector: Detector, stride: int, scale: Any, thresh: float, result: Scan):
-        self.stride, self.scale, self.thresh = stride, scale, thresh
+    def __init__(self, detector: Detector, plan: Plan, result: Scan):
+        self.plan, self.result = plan, result
         self.min_face = getattr(detector, "min_face", 20)
-        self.detector = _Shared(detector)
-        self.near = _Shared(detector.larger(LOOK // 2)) if hasattr(detector, "larger") else self.detector
-        self.result = result
+        self.near = Shared(detector.larger(LOOK // 2) if hasattr(detector, "larger") else detector)
         self.held: list[Any] = []
-        self.gray: np.ndarray | None = None
         self.changes: list[float] = []
         self.looks: list[int] = []
         self.alone: list[list[tuple[np.ndarray, int]]] = []
+        self.second: dict[Ask, Faces] = {}  # what second looks at a chunk have found
 
-    def take(self, items: list[tuple[Any, np.ndarray]], last: bool) -> None:
-        """Searches one chunk."""
+    def take(self, chunk: Chunk) -> None:
+        """Looks again where a chunk's frames do not agree."""
         start = self.result.frames
-        for frame, gray in items:
-            self.changes.append(0.0 if self.gray is None else change(self.gray, gray))
-            self.gray = gray
-            self.held.append(frame)
-        self.result.frames += len(items)
-        self._note_cuts(start, last)
+        self.held += chunk.frames
+        self.changes += chunk.changes
+        self.result.frames += len(chunk.frames)
+        self._note_cuts(start, chunk.last)
         if not self.held:
             return
         base = self.result.frames - len(self.held)
-        seen = self.looks[-1] if self.looks else -1
-        looks = [i for i in self._looks(base, last) if i > seen]
-        self._whole(looks, base)
-        self.looks += looks
-        self._small(looks, base)
-        for k in range(len(self.alone), len(self.looks) - 1):
-            self.alone.append(self._unmatched(k))
+        self.result.found |= zip(chunk.looks, chunk.faces, strict=True)
+        self.result.whole |= set(chunk.looks)
+        self.looks += chunk.looks
+        self._small(chunk.looks, base)
+        pairs = range(len(self.alone), len(self.looks) - 1)
+        self.alone += [self._unmatched(k) for k in pairs]
+        # What is sure to be looked at, of all pairs at once: a pass over a few small pictures takes nearly as long.
+        self._look([ask for k in pairs for ask in self._asks(self._inside(k), [box for box, _ in self.alone[k]])], base)
+        for k in pairs:
             self._between(k, base)
+        self.second.clear()
         # A face that comes between the next two looks may have been there before: those frames stay at hand.
         self.held = self.held[self.looks[max(0, len(self.looks) - 2)] - base :]
 
@@ -198,61 +141,22 @@ class _Scanner:
             if is_cut(self.changes, i) and i not in self.result.cuts:
                 self.result.cuts.append(i)
 
-    def _looks(self, base: int, last: bool) -> list[int]:
-        """Frames to search whole among those held, in order."""
-        end = self.result.frames
-        looks = {i for i in range(base, end) if i % self.stride == 0}
-        # Whatever may be a cut is looked at on both sides, also what is not known to be one yet.
-        jumps = {i for i in range(max(base, 1), end) if self._cut(i)}
-        looks |= jumps | {i - 1 for i in jumps if i - 1 >= base}
-        if last:
-            looks.add(end - 1)
-        return sorted(looks)
-
-    def _whole(self, looks: list[int], base: int) -> None:
-        pictures = [self._picture(self.held[i - base], i) for i in looks]
-        for i, picture, faces in zip(looks, pictures, self.detector.detect(pictures), strict=True):
-            width, height = self._size(self.held[i - base])
-            self.result.found[i] = self._strong(_scaled(faces, width / picture.shape[1], height / picture.shape[0]))
-            self.result.whole.add(i)
-
-    def _picture(self, frame: Any, i: int) -> np.ndarray:
-        longest, scale = max(self._size(frame)), self._scale(frame)
-        return frame.small(round(longest * scale * (COARSER if self._coarse(frame, i) else 1)))
-
-    def _scale(self, frame: Any) -> float:
-        """Of the pictures that are searched, to the frame's."""
-        width, height = self._size(frame)
-        if self.scale is None:
-            return 1.0
-        if isinstance(self.scale, tuple):
-            return min(1.0, self.scale[0] / width, self.scale[1] / height)
-        return min(1.0, self.scale / max(width, height))
-
-    def _coarse(self, frame: Any, i: int) -> bool:
-        """Whether the smallest faces are not looked for: in every second look at a large picture."""
-        width, height = self._size(frame)
-        large = width * height * self._scale(frame) ** 2 >= LARGE
-        return large and self.stride > 1 and i // self.stride % 2 == 1 and i % self.stride == 0
-
     def _small(self, looks: list[int], base: int) -> None:
         """Where the smallest faces were not looked for: a second look at those of the looks before and after."""
+        boxes: dict[int, list[np.ndarray]] = {}
         for i in looks:
             frame = self.held[i - base]
-            if not self._coarse(frame, i):
+            if not self.plan.coarse(frame, i):
                 continue
-            most = 2 * self.min_face / self._scale(frame)
+            most = 2 * self.min_face / self.plan.factor(frame)
             place = self.looks.index(i)
             beside = self.looks[max(0, place - 1) : place] + self.looks[place + 1 : place + 2]
-            boxes = [box for k in beside for box in self.result.found[k].boxes.astype(np.float64) if sides(box) < most]
-            self._around(range(i, i + 1), boxes, base)
-
-    def _size(self, frame: Any) -> tuple[int, int]:
-        return self.result.size or frame.image.shape[1::-1]
-
-    def _strong(self, faces: Faces) -> Faces:
-        keep = faces.probability >= self.thresh
-        return faces if keep.all() else Faces(faces.boxes[keep], faces.probability[keep], faces.landmarks[keep])
+            boxes[i] = [
+                box for k in beside for box in self.result.found[k].boxes.astype(np.float64) if sides(box) < most
+            ]
+        self._look([ask for i, around in boxes.items() for ask in self._asks([i], around)], base)
+        for i, around in boxes.items():
+            self._around([i], around, base)
 
     def _between(self, k: int, base: int) -> None:
         """Second look at the frames between looks k and k + 1, around faces that only one of the two has.
@@ -264,9 +168,13 @@ class _Scanner:
         boxes = [box for box, _ in self.alone[k]]
         if k > 0 and not self._cut(a):
             boxes += self._seen(k - 1, 0, range(a - 2, a))
-        self._around(range(a + 1, b), boxes, base)
+        self._around(self._inside(k), boxes, base)
         if k > 0 and not self._cut(a):
-            self._around(range(self.looks[k - 1] + 1, a), self._seen(k, 1, range(a + 1, min(a + 3, b))), base)
+            self._around(self._inside(k - 1), self._seen(k, 1, range(a + 1, min(a + 3, b))), base)
+
+    def _inside(self, k: int) -> range:
+        """The frames between looks k and k + 1."""
+        return range(self.looks[k] + 1, self.looks[k + 1])
 
     def _seen(self, k: int, side: int, frames: Iterable[int]) -> list[np.ndarray]:
         """Boxes that only one look of pair k has and that second looks met in one of the frames."""
@@ -274,21 +182,37 @@ class _Scanner:
         around = np.concatenate([np.zeros((0, 4)), *met])
         return [box for box, which in self.alone[k] if which == side and _close(box, around)]
 
-    def _around(self, frames: range, boxes: list[np.ndarray], base: int) -> None:
-        """Looks around the boxes; what is found joins what is known of those frames."""
-        if not boxes or not frames:
-            return
-        size = self._size(self.held[0])
+    def _asks(self, frames: Iterable[int], boxes: list[np.ndarray]) -> list[Ask]:
+        """Second looks around the boxes in each of the frames, frame by frame."""
+        size = self.plan.size(self.held[0])
         windows = [w for w in (window(box, size) for box in _apart(boxes)) if w is not None]
-        crops = []
+        return [(i, tuple(place.tolist()), to) for i in frames for place, to in windows]
+
+    def _look(self, asks: list[Ask], base: int) -> None:
+        """Takes the second looks that were not taken yet, all in one batch."""
+        asks = [ask for ask in dict.fromkeys(asks) if ask not in self.second]
+        if not asks:
+            return
+        size = self.plan.size(self.held[0])
+        crops, last, image = [], -1, None
+        for i, place, to in asks:
+            if i != last:
+                last, image = i, self.held[i - base].small(max(size))
+            crops.append(_crop(image, place, to))
+        for ask, faces in zip(asks, self.near.detect(crops), strict=True):
+            self.second[ask] = _back(faces, np.array(ask[1]), ask[2], size)
+
+    def _around(self, frames: Iterable[int], boxes: list[np.ndarray], base: int) -> None:
+        """Looks around the boxes; what is found joins what is known of those frames."""
+        if not boxes:
+            return
+        asks = self._asks(frames, boxes)
+        self._look(asks, base)
         for i in frames:
-            image = self.held[i - base].small(max(size))
-            crops += [_crop(image, place, to) for place, to in windows]
-        found = iter(self.near.detect(crops))
-        for i in frames:
-            parts = [_back(next(found), place, to, size) for place, to in windows]
             known = [self.result.found[i]] if i in self.result.found else []
-            self.result.found[i] = self._strong(_joined(known + parts))
+            parts = [self.second[ask] for ask in asks if ask[0] == i]
+            if known or parts:
+                self.result.found[i] = self.plan.strong(_joined(known + parts))
 
 
 def window(box: np.ndarray, size: tuple[int, int]) -> tuple[np.ndarray, tuple[int, int]] | None:
@@ -304,7 +228,7 @@ def window(box: np.ndarray, size: tuple[int, int]) -> tuple[np.ndarray, tuple[in
     return np.concatenate((low, low + extent)), tuple(to.tolist())
 
 
-def _crop(image: np.ndarray, place: np.ndarray, to: tuple[int, int]) -> np.ndarray:
+def _crop(image: np.ndarray, place: tuple[int, ...], to: tuple[int, int]) -> np.ndarray:
     from PIL import Image
 
     x0, y0, x1, y1 = place
@@ -315,15 +239,9 @@ def _crop(image: np.ndarray, place: np.ndarray, to: tuple[int, int]) -> np.ndarr
 def _back(faces: Faces, place: np.ndarray, to: tuple[int, int], size: tuple[int, int]) -> Faces:
     """Faces of a crop in pixels of the picture, without those that touch an edge of the crop inside it."""
     low, high = place[:2], place[2:]
-    faces = _scaled(faces, *((high - low) / to).tolist())
+    faces = scaled(faces, *((high - low) / to).tolist())
     faces = Faces(faces.boxes + np.tile(low, 2), faces.probability, faces.landmarks + low)
     return _within(faces, np.concatenate((np.where(low > 0, low, -np.inf), np.where(high < size, high, np.inf))))
-
-
-def change(before: np.ndarray, after: np.ndarray) -> float:
-    """Mean difference of two grey pictures beyond a common change of brightness, of 255."""
-    difference = after - before
-    return float(np.abs(difference - np.median(difference)).mean())
 
 
 def is_cut(changes: Sequence[float], i: int) -> bool:
@@ -378,16 +296,6 @@ def _apart(boxes: list[np.ndarray]) -> list[np.ndarray]:
         if not kept or overlap(box[None], np.stack(kept)).max() < 0.3:
             kept.append(box)
     return kept
-
-
-def _scaled(faces: Faces, x: float, y: float) -> Faces:
-    """Faces of a picture in the coordinates of one x, y times as large; pixel centres are whole numbers."""
-    if x == 1 and y == 1:
-        return faces
-    factor = np.array([x, y], np.float32)
-    shift = (factor - 1) / 2
-    boxes = faces.boxes * np.tile(factor, 2) + np.tile(shift, 2)
-    return Faces(boxes, faces.probability, faces.landmarks * factor + shift)
 
 
 def _within(faces: Faces, edge: np.ndarray) -> Faces:

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+import functools
+import importlib.machinery
+import importlib.util
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -115,12 +120,30 @@ def _assign(
     cost = np.stack([_cost(chains[j], boxes[rows], points[rows], frame, reach) for j in open_], 1)
     possible = cost < _NEVER
     if possible.sum(0).max() <= 1 and possible.sum(1).max() <= 1:
-        pairs = np.nonzero(possible)  # nothing to choose: scipy's optimisers need not be imported, which takes time
+        pairs = np.nonzero(possible)  # nothing to choose
     else:
-        from scipy.optimize import linear_sum_assignment
-
-        pairs = linear_sum_assignment(cost)
+        pairs = assignment()(cost)
     return [(rows[i], open_[j]) for i, j in zip(*pairs, strict=True) if possible[i, j]]
+
+
+@functools.cache
+def assignment() -> Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]:
+    """scipy's `linear_sum_assignment(cost)`, without importing its optimisers where that can be done.
+
+    Importing all of them takes as long as linking a long clip, for a function that lies in one small library file.
+    """
+    spec = importlib.util.find_spec("scipy")
+    if spec is not None and spec.origin is not None:
+        for suffix in importlib.machinery.EXTENSION_SUFFIXES:
+            file = Path(spec.origin).parent / "optimize" / f"_lsap{suffix}"
+            with contextlib.suppress(ImportError, AttributeError):
+                loader = importlib.machinery.ExtensionFileLoader("_lsap", str(file))
+                module = importlib.util.module_from_spec(importlib.util.spec_from_loader("_lsap", loader))
+                loader.exec_module(module)
+                return module.linear_sum_assignment
+    from scipy.optimize import linear_sum_assignment
+
+    return linear_sum_assignment
 
 
 def _cost(chain: Chain, boxes: np.ndarray, points: np.ndarray, frame: int, reach: float) -> np.ndarray:

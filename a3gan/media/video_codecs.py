@@ -2,6 +2,8 @@
 
 Default preset: libx264 'superfast'. 1080p frames per second on two cores and bytes at crf 18 (50 frames of people):
 ultrafast 67 (5.1 MB), superfast 40 (1.9 MB), veryfast 28 (1.4 MB), faster 17, medium 13 (1.5 MB); all within 1.2 dB.
+Its search for the best number of B-frames is left out: that takes a seventh of its time at 1080p and made larger files
+(2.1 in place of 1.8 MB for 60 frames of people, 2.7 and 2.6 MB for 250 of a driver; 0.4 dB worse, 0.1 dB better).
 """
 
 from __future__ import annotations
@@ -143,8 +145,10 @@ def _quality(codec: str, crf: float | None) -> dict[str, str]:
 
 
 def _speed(codec: str, preset: str | None) -> dict[str, str]:
-    if codec in ("libx264", "libx264rgb", "libx265"):
-        return {"preset": preset or "superfast"} | ({"x265-params": "log-level=error"} if codec == "libx265" else {})
+    if codec == "libx265":
+        return {"preset": preset or "superfast", "x265-params": "log-level=error"}
+    if codec in ("libx264", "libx264rgb"):
+        return {"preset": preset} if preset else {"preset": "superfast", "b_strategy": "0"}
     if codec == "libsvtav1":
         return {"preset": preset or "10"}
     if codec.startswith("libvpx"):

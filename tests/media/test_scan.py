@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from a3gan.media.detect import Faces
-from a3gan.media.scan import change, is_cut, scan, unmatched
+from a3gan.media.scan import is_cut, scan, unmatched
+from a3gan.media.scan_whole import change
 from a3gan.media.track import TrackConfig, link
 
 POINTS = np.array([[0.3, 0.4], [0.7, 0.4], [0.5, 0.6], [0.35, 0.8], [0.65, 0.8]], np.float32)
@@ -92,7 +93,7 @@ def test_a_fast_face_is_followed_frame_by_frame_until_its_motion_is_known():
 
 
 def test_large_pictures_are_searched_for_small_faces_in_every_second_look(monkeypatch):
-    monkeypatch.setattr("a3gan.media.scan.LARGE", SIZE[0] * SIZE[1])
+    monkeypatch.setattr("a3gan.media.scan_whole.LARGE", SIZE[0] * SIZE[1])
     shapes = []
 
     class Coarse(Squares):
@@ -110,15 +111,32 @@ def test_large_pictures_are_searched_for_small_faces_in_every_second_look(monkey
     assert set(result.found) == {0, 4, 8, 12, 16, 20} and all(len(f) == 2 for f in result.found.values())
 
 
-def test_cuts_are_found_and_searched_on_both_sides():
+@pytest.mark.parametrize("cut", [12, 13])  # 12: the first frame of a chunk, whose other side is in the chunk before
+def test_cuts_are_found_and_searched_on_both_sides(cut):
     rng = np.random.default_rng(0)
     other = rng.integers(0, 60, (SIZE[1], SIZE[0], 3), np.uint8)
-    frames = clip(30, lambda f: [(50, 60, 40, 1.0)] if f < 13 else [(200, 20, 40, 1.0)])
-    for frame in frames[13:]:
+    frames = clip(30, lambda f: [(50, 60, 40, 1.0)] if f < cut else [(200, 20, 40, 1.0)])
+    for frame in frames[cut:]:
         frame.image[100:] = np.where(frame.image[100:] == 40, other[100:] + 100, frame.image[100:])
     for batch in (1, 2, 50):
         result = scan(frames, Squares(), stride=6, batch=batch)
-        assert result.cuts == [13] and {12, 13} <= result.whole
+        assert result.cuts == [cut] and result.whole == {0, 6, 18, 24, 29} | {12, cut - 1, cut}
+
+
+def test_whole_frames_are_searched_ahead_and_errors_come_out():
+    """The second looks at a chunk do not hold up the search of the next; what it raises names its stage."""
+    from a3gan.media.flow import stage_of
+
+    class Tired(Squares):
+        def detect(self, images):
+            if self.pictures > 4:
+                raise RuntimeError("enough")
+            return super().detect(images)
+
+    done = []
+    with pytest.raises(RuntimeError, match="enough") as caught:
+        scan(clip(40, lambda f: []), Tired(), stride=4, batch=1, progress=lambda n, of: done.append(n))
+    assert stage_of(caught.value) == "search" and done == [4, 8, 12, 16, 20][: len(done)]
 
 
 def test_flashes_and_slow_changes_are_no_cuts():

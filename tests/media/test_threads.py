@@ -5,7 +5,7 @@ import os
 import pytest
 import torch
 
-from a3gan.media.threads import beside_stages
+from a3gan.media.threads import beside_stages, on_all_cores
 
 
 @pytest.fixture
@@ -29,3 +29,12 @@ def test_a_choice_is_left(monkeypatch, four_threads):
     monkeypatch.setenv("OMP_NUM_THREADS", "4")
     with beside_stages() as number:
         assert number == torch.get_num_threads() == 4
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_work_on_all_cores_keeps_its_order_and_raises(monkeypatch, count):
+    monkeypatch.setattr("a3gan.media.threads.cores", lambda: count)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+    assert on_all_cores(lambda x: x * x, [3, 1, 2, 5]) == [9, 1, 4, 25] and on_all_cores(abs, []) == []
+    with pytest.raises(ZeroDivisionError):
+        on_all_cores(lambda x: 1 // x, [1, 0, 2])

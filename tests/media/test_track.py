@@ -247,3 +247,23 @@ def test_faces_are_assigned_as_by_scipys_optimiser(places):
     cost = np.stack([_cost(chain, moved, points + 5, 1, 1.2) for chain in chains], 1)
     wanted = {(i, j) for i, j in zip(*linear_sum_assignment(cost), strict=True) if cost[i, j] < 1e6}
     assert set(_assign(chains, open_, moved, points + 5, rows, 1, 1.2)) == wanted
+
+
+def test_the_optimiser_is_had_without_its_package_or_with_it(monkeypatch):
+    """A process that links imports none of scipy's optimisers; where the one file is not found, all of them."""
+    import importlib.machinery
+    import subprocess
+    import sys
+
+    from scipy.optimize import linear_sum_assignment
+
+    from a3gan.media.track_link import assignment
+
+    code = (
+        "import sys; from a3gan.media.track_link import assignment; "
+        "print(*assignment()([[1, 0], [0, 1]])[1], 'scipy' in sys.modules)"
+    )
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert said.split() == ["1", "0", "False"]
+    monkeypatch.setattr(importlib.machinery, "EXTENSION_SUFFIXES", [".none"])
+    assert assignment.__wrapped__() is linear_sum_assignment

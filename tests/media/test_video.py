@@ -131,6 +131,37 @@ def test_a_mirrored_clip_is_mirrored_back(tmp_path):
         assert (Turn.clockwise(degrees).apply(image) == np.rot90(image, -degrees // 90)).all()
 
 
+@pytest.mark.parametrize(("kind", "size", "most"), [("yuv420p", (64, 48), 0), ("nv12", (64, 48), 0),
+                                                    ("yuv444p", (63, 47), 0), ("yuv420p", (63, 47), 1)])  # fmt: skip
+def test_colours_made_by_planes_are_those_made_as_pixels(kind, size, most):
+    import av
+    from av.video.reformatter import VideoReformatter
+
+    from a3gan.media.video_pixels import EXACT, Converter, Turn, plane, to_rgb_options
+
+    frame = av.VideoFrame(*size, kind)
+    for part in frame.planes:
+        part.update(np.random.default_rng(1).integers(16, 236, part.buffer_size, np.uint8).tobytes())
+    wanted = plane(
+        VideoReformatter().reformat(frame, *size, "rgb24", interpolation=EXACT, **to_rgb_options(1, False)), 3
+    )
+    made = Converter(Turn(), 1, False).rgb(frame)
+    off = np.abs(made.astype(int) - wanted)
+    assert made.shape == (size[1], size[0], 3) and made.flags.c_contiguous and made.flags.writeable
+    assert off.max() <= most and (off > 0).mean() < 0.002
+
+
+def test_x264_searches_no_number_of_b_frames_unless_a_preset_is_asked_for(tmp_path):
+    from a3gan.media.video_codecs import choose
+
+    info = VideoReader(write_clip(tmp_path / "in.mp4", pictures(4))).info
+    assert choose(tmp_path / "a.mp4", info, "libx264", 20, None).options == {
+        "crf": "20", "preset": "superfast", "b_strategy": "0",
+    }  # fmt: skip
+    assert choose(tmp_path / "a.mp4", info, "libx264", None, "medium").options == {"crf": "18", "preset": "medium"}
+    assert choose(tmp_path / "a.mp4", info, "libx265", None, None).options["x265-params"] == "log-level=error"
+
+
 @pytest.mark.parametrize("name", ["mp4", "mkv", "webm", "avi"])
 @pytest.mark.parametrize("size", [(65, 49), (33, 48)])
 def test_odd_sizes_stay_exact(tmp_path, name, size):
