@@ -46,7 +46,8 @@ class A3GanStage(Stage):
         self.model = self.networks["model"]
         self.parent = warm_start.begin_model(self.model, cfg)
         self.scorers = LossScorers.load(cfg).to(device)
-        self.watcher = load_watcher(cfg, self.scorers.fingerprints(), device)
+        self.taught_by = sorted({*self.scorers.fingerprints(), *warm_start.inherited_scorers(cfg)})
+        self.watcher = load_watcher(cfg, self.taught_by, device)
         if self.scorers.recognisers:
             with torch.no_grad():
                 first = self.scorers.embed(data.fetch(torch.tensor([0])).to(self.device))[0]
@@ -301,7 +302,7 @@ class A3GanStage(Stage):
         tensors = checkpoint.prefixed({"model": nets["model"], "attributes": attributes})
         meta = {
             "attributes": {"backbone": attributes.backbone, "width": attributes.width},
-            "scorers": self.scorers.fingerprints(),
+            "scorers": self.taught_by,
             "parent": self.parent,
         }
         return tensors, meta

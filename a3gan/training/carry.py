@@ -49,6 +49,7 @@ def save_carry(folder: Path, stage: Stage, ema: Ema, images_seen: int) -> Path:
         "size": stage.cfg.data.size,
         "config": portable(stage.cfg.model_dump(mode="json")),
         "plain": stage.plain_state(),
+        "scorers": list(stage.taught_by),
     }
     return checkpoint.save(folder / CARRY, halved, meta)
 

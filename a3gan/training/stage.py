@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
@@ -50,6 +50,7 @@ class Stage:
 
     networks: trainable ones by name, saved for resume. ema_names: those that get a slow copy, which is what inference
     uses. optimizers: by name, over parameters of `networks`. clipped: networks whose gradient train.grad_clip limits.
+    taught_by: fingerprints of the frozen scorers of its losses and of those of the weights that it began from.
     The trainer seeds all randomness before construction and before every micro-batch, moves the networks to the device
     (channels last) and calls `turns` in train mode.
     """
@@ -59,6 +60,7 @@ class Stage:
     ema_names: tuple[str, ...] = ()
     clipped: tuple[str, ...] = ()
     optimizers: dict[str, torch.optim.Optimizer]
+    taught_by: Sequence[str] = ()
 
     def __init__(self, cfg: Config, data: FaceSet, val: FaceSet | None, device: torch.device) -> None:
         self.cfg, self.data, self.val, self.device = cfg, data, val, torch.device(device)

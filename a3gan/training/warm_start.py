@@ -111,6 +111,14 @@ def missing(cfg: Config) -> list[str]:
     return checkpoint.missing(wanted)
 
 
+def inherited_scorers(cfg: Config) -> list[str]:
+    """Fingerprints of the scorers that the files of model.weights, model.generator.weights, model.encoder.weights and
+    run.begin were trained against, sorted: what taught a parent taught its child, and may not judge it either."""
+    named = (cfg.model.weights, cfg.model.generator.weights, cfg.model.encoder.weights, cfg.run.begin)
+    ours = [path for path in map(checkpoint.resolve, filter(None, named)) if not is_public(path)]
+    return sorted({one for path in ours for one in checkpoint.load_meta(path).get("scorers") or ()})
+
+
 def is_public(path: Path) -> bool:
     """Whether a file is to be read as public weights: no safetensors, or one without our header."""
     from safetensors import SafetensorError, safe_open

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from types import MappingProxyType
 
 import numpy as np
+import pytest
 import torch
 import torch.nn.functional as F
 
@@ -59,3 +62,20 @@ class StubMethod(FaceAnonymizer):
         ])  # fmt: skip
         tone = 0.2 if policy is not None and policy.describe()["skin_tone"] == "change" else 0.0
         return (0.5 * (stay * faces + (1 - stay**2) ** 0.5 * 0.5 * noise) - alpha * tone - 0.01).clamp(-1, 1)
+
+
+def stubbed_run(text: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A config of `text` whose run lies in `folder`, with stubs for the judge and the detector and an attribute judge
+    of random weights."""
+    from a3gan.scorers.attributes import AttributeNetwork
+
+    torch.manual_seed(0)
+    network = AttributeNetwork("residual", 8).eval().requires_grad_(False)
+    network.family, network.fingerprint = "attributes_residual", "attributes_residual:0"
+    monkeypatch.setattr("a3gan.scorers.identity.load_recogniser", lambda path, kind: StubJudge())
+    monkeypatch.setattr("a3gan.scorers.attributes.load_attributes", lambda path, device: network)
+    monkeypatch.setattr("a3gan.media.detect.load_detector", lambda name, device, min_face: StubDetector(picky=False))
+    path = folder / "eval.yaml"
+    run = json.dumps(str(folder / "run"))
+    path.write_text(text + f"run: {{dir: {run}, device: cpu}}\n", encoding="utf-8")
+    return path

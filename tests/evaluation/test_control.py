@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 import re
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import torch
-from stubs import StubDetector, StubJudge, StubMethod
+from stubs import StubJudge, StubMethod, stubbed_run
 
 from a3gan.data.attributes import SCHEMA, Policy
 from a3gan.data.synthetic import synthetic_faces
@@ -247,22 +245,12 @@ def test_a_policy_that_flips_exactly_one_attribute(monkeypatch: pytest.MonkeyPat
 @pytest.fixture
 def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     from a3gan.anonymizers import methods
-    from a3gan.scorers.attributes import AttributeNetwork
 
-    torch.manual_seed(0)
-    network = AttributeNetwork("residual", 8).eval().requires_grad_(False)
-    network.family, network.fingerprint = "attributes_residual", "attributes_residual:0"
     create = methods.create
     monkeypatch.setattr(
         methods, "create", lambda name, **options: StubMethod() if name == "a3gan" else create(name, **options)
     )
-    monkeypatch.setattr("a3gan.scorers.identity.load_recogniser", lambda path, kind: StubJudge())
-    monkeypatch.setattr("a3gan.scorers.attributes.load_attributes", lambda path, device: network)
-    monkeypatch.setattr("a3gan.media.detect.load_detector", lambda name, device, min_face: StubDetector(picky=False))
-    path = tmp_path / "eval.yaml"
-    folder = json.dumps(str(tmp_path / "run"))
-    path.write_text(CONFIG + f"run: {{dir: {folder}, device: cpu}}\n", encoding="utf-8")
-    return path
+    return stubbed_run(CONFIG, tmp_path, monkeypatch)
 
 
 def test_both_tasks_in_one_run(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from stubs import StubDetector, StubJudge
+from stubs import stubbed_run
 
 from a3gan.errors import UserError
 from a3gan.evaluation import catalogue, listing, protocol, run
@@ -28,19 +28,7 @@ data: {synthetic_count: 36, synthetic_people: 12}
 
 @pytest.fixture
 def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-
-    from a3gan.scorers.attributes import AttributeNetwork
-
-    torch.manual_seed(0)
-    network = AttributeNetwork("residual", 8).eval().requires_grad_(False)
-    network.family, network.fingerprint = "attributes_residual", "attributes_residual:0"
-    monkeypatch.setattr("a3gan.scorers.identity.load_recogniser", lambda path, kind: StubJudge())
-    monkeypatch.setattr("a3gan.scorers.attributes.load_attributes", lambda path, device: network)
-    monkeypatch.setattr("a3gan.media.detect.load_detector", lambda name, device, min_face: StubDetector(picky=False))
-    path = tmp_path / "eval.yaml"
-    folder = json.dumps(str(tmp_path / "run"))
-    path.write_text(CONFIG + f"run: {{dir: {folder}, device: cpu}}\n", encoding="utf-8")
-    return path
+    return stubbed_run(CONFIG, tmp_path, monkeypatch)
 
 
 def test_all_tasks_in_one_run(config: Path) -> None:

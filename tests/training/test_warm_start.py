@@ -16,6 +16,8 @@ from a3gan.models.build import build_a3gan, build_generator
 from a3gan.models.public_weights import convert
 from a3gan.training import warm_start
 from a3gan.training.a3gan_stage import A3GanStage
+from a3gan.training.carry import save_carry
+from a3gan.training.ema import Ema
 from a3gan.training.gan_stage import StyleGan2Stage
 from a3gan.training.trainer import train
 
@@ -159,6 +161,18 @@ def test_parts_start_from_files_of_their_own(trained: Path, carried: Path) -> No
     assert stage.adversary.p == 0.25
     assert torch.equal(stage.model.fusion.w_start[3], stage.model.generator.w_mean)
     assert not torch.equal(stage.model.fusion.heads[0].weight, encoder["model.fusion.heads.0.weight"])
+
+
+@pytest.mark.parametrize("part", ["model", "model.encoder"])
+def test_what_taught_the_parent_may_not_judge_the_child(trained: Path, tmp_path: Path, part: str) -> None:
+    tensors, meta = checkpoint.load(trained)
+    path = checkpoint.save(tmp_path / "parent.safetensors", tensors, meta | {"scorers": ["mobilefacenet_a:1"]})
+    cfg = config(f"{part}.weights='{path.as_posix()}'")
+    stage = A3GanStage(cfg, synthetic_faces(8, 64, 0), None, torch.device("cpu"))
+    _, made = stage.inference_state(stage.networks)
+    assert set(made["scorers"]) == {"mobilefacenet_a:1", *stage.scorers.fingerprints()}
+    carry = save_carry(tmp_path, stage, Ema({}, (), 0.0), 0)  # and what goes on from a carry inherits it as well
+    assert warm_start.inherited_scorers(config(f"run.begin='{carry.as_posix()}'")) == sorted(made["scorers"])
 
 
 def test_parts_that_do_not_fit_are_named(trained: Path, carried: Path) -> None:
