@@ -15,11 +15,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from a3gan import __version__
+from a3gan import __version__, packing
 from a3gan.errors import UserError
 from a3gan.files import replacing
 
-FORMAT = "a3gan-1"  # raise the number when an older a3gan would misread a new file
+PLAIN = "a3gan-1"  # every tensor as it is
+FORMAT = "a3gan-2"  # the newest: some tensors in 8 bits (packing); raise it when an older a3gan would misread a file
 OLDEST = 1  # the first format that this version still reads
 _KEY = "a3gan"  # the one entry of the safetensors header that we use; its value is JSON
 
@@ -31,11 +32,12 @@ def save(path: str | Path, tensors: dict[str, Tensor], meta: dict[str, Any], kee
     later ``images_seen`` is not older (a kill undid those steps), nor is one that is not whole: they give way.
 
     Tensors are stored contiguous and on their own, so that views and channels-last weights are fine.
-    ``format`` and ``revision`` are added to `meta` where absent. Raises NotWritten (full disk, read-only folder); the
-    files that were there are whole then.
+    ``format`` and ``revision`` are added to `meta` where absent; a file without 8-bit tensors names the format that
+    older versions read too. Raises NotWritten (full disk, read-only folder); the files that were there are whole then.
     """
     path = Path(path)
-    text = json.dumps({"format": FORMAT, "revision": revision(), **meta}, ensure_ascii=False)
+    form = FORMAT if packing.is_packed(tensors) else PLAIN
+    text = json.dumps({"format": form, "revision": revision(), **meta}, ensure_ascii=False)
     # clone(): safetensors refuses two names on one storage, and a CPU tensor must not change while it is written
     plain = {k: v.detach().to("cpu").clone(memory_format=torch.contiguous_format) for k, v in tensors.items()}
     with replacing(path) as temporary:
@@ -89,13 +91,16 @@ def older(path: Path, number: int) -> Path:
 
 
 def load(path: str | Path, device: str | torch.device = "cpu") -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Reads a file written by :func:`save`: (tensors, meta). Raises UserError for a missing, cut or foreign file."""
+    """Reads a file written by :func:`save`: (tensors, meta); what lies there in 8 bits comes as float16.
+
+    Raises UserError for a missing, cut or foreign file.
+    """
     from safetensors import safe_open
 
     meta = load_meta(path)
     with safe_open(str(path), framework="pt", device=str(device)) as file:
         # clone(): the tensors are views of the mapped file, which Windows then refuses to replace
-        return {key: file.get_tensor(key).clone() for key in file.keys()}, meta
+        return packing.unpack({key: file.get_tensor(key).clone() for key in file.keys()}), meta
 
 
 def load_meta(path: str | Path) -> dict[str, Any]:

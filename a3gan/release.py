@@ -2,7 +2,8 @@
 
     python -m a3gan.release RUN/checkpoint.safetensors checkpoints/NAME.safetensors
 
-Half precision, no path of the machine it was trained on, and a line in ``manifest.json`` beside it.
+Half precision or 8 bits, no path of the machine it was trained on, and a line in ``manifest.json`` beside it. Of a
+carry, ``--only net/discriminator`` ships one network: with the model's own weights it is enough to train on.
 """
 
 from __future__ import annotations
@@ -16,15 +17,17 @@ from typing import Any
 
 import torch
 
-from a3gan import checkpoint
+from a3gan import checkpoint, packing
 from a3gan.errors import UserError
 
 
-def ship(source: Path, target: Path) -> Path:
-    """Write ``target`` from an inference checkpoint: float tensors as float16, the rest as it is; then the manifest.
+def ship(source: Path, target: Path, bits: int = 16, only: str | None = None) -> Path:
+    """Write ``target`` from a checkpoint or a carry: float tensors as float16, the rest as it is; then the manifest.
     A pool of generated faces goes without the vectors of its search.
 
-    UserError for the state of a run (it is for resuming) and for a value that half precision cannot hold.
+    bits: 16, or 8 for large tensors as int8 (`packing`). only: ship nothing but the tensors below this name.
+    UserError for the state of a run (it is for resuming), for a value that half precision cannot hold, and for a name
+    below which there is nothing.
     """
     tensors, meta = checkpoint.load(source)
     if meta.get("kind") == "state":
@@ -33,12 +36,17 @@ def ship(source: Path, target: Path) -> Path:
         # A third of the file, and made again from the codes in seconds, by whatever network the search is to use.
         tensors = tensors | {"pool.features": tensors["pool.features"][:, :0]}
         meta = {k: v for k, v in meta.items() if k != "features"}
+    if only is not None:
+        tensors = {k: v for k, v in tensors.items() if k.startswith(f"{only}.")}
+        if not tensors:
+            raise UserError(f"{source}: holds nothing named '{only}'")
     halved = {k: v.half() if v.is_floating_point() else v for k, v in tensors.items()}
     broken = [k for k, v in halved.items() if v.is_floating_point() and not bool(torch.isfinite(v).all())]
     if broken:
         raise UserError(f"{source}: {broken[0]} has values beyond half precision; such weights cannot be shipped")
+    meta = {k: v for k, v in meta.items() if k != "format"}  # that of this file may be another
     meta = {**meta, "config": portable(meta["config"]), "parent": checkpoint.sha256(source)}
-    checkpoint.save(target, halved, meta)
+    checkpoint.save(target, packing.pack(halved) if bits == 8 else halved, meta)
     write_manifest(target.parent)
     return target
 
@@ -125,10 +133,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m a3gan.release", description=__doc__)
     parser.add_argument("source", type=Path, help="checkpoint.safetensors of a run")
     parser.add_argument("target", type=Path, help="file to write, in checkpoints/")
+    parser.add_argument("--bits", type=int, choices=(8, 16), default=16, help="of a weight (default 16)")
+    parser.add_argument("--only", metavar="NAME", help="ship the tensors below this name alone: net/discriminator")
     parser.add_argument("--sheet", type=Path, metavar="ARCHIVE", help="also draw generated faces beside A3GAN weights")
     options = parser.parse_args(arguments)
     try:
-        print(ship(options.source, options.target))
+        print(ship(options.source, options.target, options.bits, options.only))
         if options.sheet is not None:
             print(sheet(options.target, options.sheet))
     except UserError as error:

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from a3gan import checkpoint
+from a3gan import checkpoint, packing
 from a3gan.errors import NotWritten, UserError
 
 
@@ -26,7 +26,7 @@ def test_round_trip_keeps_tensors_and_values(tmp_path: Path) -> None:
     found, meta = checkpoint.load(path)
     assert all(torch.equal(found[name], value) and found[name].dtype == value.dtype for name, value in tensors.items())
     assert meta["lr"] == 0.1 + 0.2 and meta["name"] == "é" and meta["none"] is None
-    assert meta["format"] == checkpoint.FORMAT and meta["revision"]
+    assert meta["format"] == checkpoint.PLAIN and meta["revision"]
 
 
 def test_who_may_read_other_files_may_read_checkpoints(tmp_path: Path) -> None:
@@ -110,12 +110,33 @@ def test_formats_of_other_versions(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         checkpoint.load(path)
     monkeypatch.undo()
     checkpoint.save(path, {}, {"format": "a3gan-99", "revision": "xyz"})
-    with pytest.raises(UserError, match="format 99, made by a3gan xyz; this version reads up to format 1: update"):
+    with pytest.raises(UserError, match="format 99, made by a3gan xyz; this version reads up to format 2: update"):
         checkpoint.load(path)
     for strange in ("b3gan-1", None, 1):
         checkpoint.save(path, {}, {"format": strange})
         with pytest.raises(UserError, match="which no a3gan writes"):
             checkpoint.load(path)
+
+
+def test_eight_bits_are_read_as_sixteen_and_say_so(tmp_path: Path) -> None:
+    weights = torch.randn(8, 16, 3, 3, generator=torch.Generator().manual_seed(0)) * torch.logspace(-3, 3, 8)[
+        :, None, None, None
+    ]
+    weights[3] = 0
+    tensors = {"conv": weights.half(), "bias": torch.arange(8.0), "count": torch.tensor([7])}
+    path = checkpoint.save(tmp_path / "p.safetensors", packing.pack(tensors), {})
+    assert path.stat().st_size < 0.75 * 2 * weights.numel() + 600
+    back, meta = checkpoint.load(path)
+    assert meta["format"] == "a3gan-2" and set(back) == set(tensors)
+    assert torch.equal(back["bias"], tensors["bias"]) and torch.equal(back["count"], tensors["count"])
+    assert back["conv"].dtype == torch.float16
+    error = (back["conv"].float() - weights).abs().flatten(1).amax(1)
+    assert bool((error <= weights.flatten(1).abs().amax(1) * (1 / 254 + 1 / 1024)).all())
+    assert torch.equal(back["conv"][3], torch.zeros(16, 3, 3).half())
+    plain = checkpoint.save(tmp_path / "q.safetensors", tensors, {})
+    assert checkpoint.load_meta(plain)["format"] == "a3gan-1"  # older versions read it
+    with pytest.raises(ValueError, match="conv holds"):
+        packing.pack({"conv": weights / 0})
 
 
 def test_networks_go_in_by_name_or_not_at_all() -> None:

@@ -31,6 +31,18 @@ def test_ships_half_precision_without_paths(tmp_path):
     assert manifest["small.safetensors"]["images_seen"] == 7
 
 
+def test_ships_eight_bits_and_one_network_alone(tmp_path):
+    weights = torch.randn(128, 256, generator=torch.Generator().manual_seed(1))
+    source = run_checkpoint(tmp_path, **{"net/discriminator.w": weights, "net/model.w": weights})
+    target = release.ship(source, tmp_path / "d.safetensors", bits=8, only="net/discriminator")
+    tensors, meta = checkpoint.load(target)
+    assert list(tensors) == ["net/discriminator.w"] and meta["format"] == "a3gan-2"
+    assert target.stat().st_size < release.ship(source, tmp_path / "e.safetensors").stat().st_size / 2.5
+    torch.testing.assert_close(tensors["net/discriminator.w"].float(), weights, atol=0.02, rtol=0)
+    with pytest.raises(UserError, match="holds nothing named 'net/critic'"):
+        release.ship(source, tmp_path / "f.safetensors", only="net/critic")
+
+
 def test_refuses_what_half_precision_cannot_hold(tmp_path):
     source = run_checkpoint(tmp_path, w=torch.tensor([1e6]))
     with pytest.raises(UserError, match="half precision"):

@@ -115,27 +115,41 @@ def _saturation_hue(x: torch.Tensor, saturation: torch.Tensor, hue: torch.Tensor
 
 
 def random_transform(images: torch.Tensor, strength: float = 1.0) -> torch.Tensor:
-    """T of L_id (methods: "random JPEG, blur, resize"; the ranges are ours): what a changed face must survive.
+    """T of L_id and L_div: what a changed face must survive (JPEG, blur, resize as in the method; move, loss of colour
+    and all ranges are ours).
 
-    Each picture, independently and with probability 1/2 for each step: resized to between half and all of its side
-    and back, blurred (sigma up to S/80 px), given noise (std up to 0.04 on the scale of [-1, 1]), compressed as JPEG
-    of quality 50 to 95. `strength` scales ranges towards nothing (0) from these (1).
+    Each picture, independently and with probability 1/2 for each step: moved (4 degrees, 5 % of zoom, 2 % of the side)
+    as other aligners would, robbed of up to all its colour (recognisers are easily fooled by fringes of colour that no
+    person takes for another face), resized to between half and all of its side and back, blurred (sigma up to S/80
+    px), given noise (std up to 0.04 on the scale of [-1, 1]), compressed as JPEG of quality 50 to 95. `strength` scales
+    ranges towards nothing (0) from these (1).
 
     Args:
         images: float [N, 3, S, S] in [-1, 1].
 
     Returns:
-        Same shape and range. Resize, blur and noise pass their true gradient; JPEG passes it straight through
-        (Bengio et al. 2013), as its own is zero nearly everywhere; the final clamp to [-1, 1] cuts it where noise
-        leaves the range.
+        Same shape and range. All but JPEG pass their true gradient; JPEG passes it straight through (Bengio et al.
+        2013), as its own is zero nearly everywhere; the final clamp to [-1, 1] cuts it where noise leaves the range.
     """
     x = images.float()
+    x = torch.where(_chance(x, 0.5), _moved(x, strength), x)
+    x = torch.where(_chance(x, 0.5), _paled(x, strength), x)
     x = torch.where(_chance(x, 0.5), _resized(x, strength), x)
     x = torch.where(_chance(x, 0.5), _blurred(x, strength), x)
     std = _uniform(x, 0.0, 0.04 * strength)[:, None, None, None] * _chance(x, 0.5)
     x = x + std * torch.randn_like(x)  # on the device: this much noise from the CPU would cost more than all the rest
     x = torch.where(_chance(x, 0.5), straight_jpeg(x, 100 - strength * _uniform(x, 5.0, 50.0)), x)
     return x.clamp(-1, 1).to(images.dtype)
+
+
+def _moved(images: torch.Tensor, strength: float) -> torch.Tensor:
+    zoom = (1 - 0.05 * strength, 1 + 0.05 * strength)
+    return affine(images, rotate=4.0 * strength, scale=zoom, shift=0.02 * strength)[0]
+
+
+def _paled(images: torch.Tensor, strength: float) -> torch.Tensor:
+    saturation = _uniform(images, 1 - strength, 1.0).to(images)
+    return _saturation_hue(images, saturation, torch.zeros_like(saturation))  # grey stays grey in [-1, 1] too
 
 
 def _resized(images: torch.Tensor, strength: float) -> torch.Tensor:

@@ -279,7 +279,8 @@ class A3GanStage(Stage):
         z = torch.randn(few, self.cfg.model.ainet.z_dim, device=c.device)
         with self.autocast():
             other = self.model(batch.images[rows], seen.logits[rows], c[rows], z, alpha[rows]).image
-            pairs = zip(self.scorers.embed(image[rows]), self.scorers.embed(other), strict=True)
+            # Through T, or two seeds would differ by patterns of noise and colour instead of by the person.
+            pairs = zip(*(self.scorers.embed(i, disturb=True) for i in (image[rows], other)), strict=True)
         close = torch.stack([
             anonymization.diversity(one.float(), two.float(), self.cfg.loss.m_div) for one, two in pairs
         ]).mean(0)

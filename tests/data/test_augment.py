@@ -92,6 +92,23 @@ def test_random_transform_keeps_range_and_passes_gradient():
     torch.testing.assert_close(random_transform(gray, 0.0), gray, atol=0.01, rtol=0)
 
 
+def test_random_transform_takes_colour_and_moves():
+    """A fringe of colour at constant luma is paled in about half of the pictures; a dot is moved in about half."""
+    images = torch.zeros(64, 3, 32, 32)
+    images[:, 0, 8:24, 8:24], images[:, 1, 8:24, 8:24] = 0.587, -0.299  # luma 0
+    torch.manual_seed(0)
+    chroma = random_transform(images)[:, :, 14:18, 14:18].mean((2, 3))
+    kept = (chroma[:, 0] - chroma[:, 1]) / (0.587 + 0.299)
+    assert 0.3 < (kept < 0.9).float().mean() < 0.75 and kept.min() < 0.3
+    dot = torch.full((64, 3, 64, 64), -1.0)
+    dot[:, :, 30:34, 48:52] = 1.0
+    torch.manual_seed(0)
+    light = random_transform(dot).mean(1).clamp_min(-0.5) + 0.5
+    ys = (light * torch.arange(64.0)[:, None]).sum((1, 2)) / light.sum((1, 2))
+    assert 0.25 < ((ys - 31.5).abs() > 0.1).float().mean() < 0.75
+    assert (ys - 31.5).abs().max() < 4
+
+
 def test_straight_jpeg_codes_forward_and_is_identity_backward():
     images = (torch.rand(2, 3, 24, 24, generator=torch.Generator().manual_seed(3)) * 2 - 1).requires_grad_()
     coded = straight_jpeg(images, torch.tensor([95.0, 20.0]))
