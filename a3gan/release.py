@@ -56,6 +56,16 @@ MIXED = 3  # people whose codes are averaged into one column
 
 
 @torch.no_grad()
+def generator_sheet(weights: Path) -> Path:
+    """Write ``NAME.png`` beside a generator's weights: faces of fixed codes, neither truncated nor chosen."""
+    from a3gan.evaluation.generator_features import codes, load_generator
+
+    generator, _ = load_generator(str(weights), torch.device("cpu"))
+    drawn = generator(codes(SHEET[0] * SHEET[1], generator.z_dim, seed=0))
+    return _save(weights, torch.cat([torch.cat(list(row), 2) for row in drawn.split(SHEET[1])], 1))
+
+
+@torch.no_grad()
 def sheet(weights: Path, archive: Path, split: str = "val") -> Path:
     """Write ``NAME.png`` beside A3GAN weights: generated faces only, so that the card shows nobody.
 
@@ -65,7 +75,6 @@ def sheet(weights: Path, archive: Path, split: str = "val") -> Path:
     from a3gan.anonymizers.a3gan import A3ganAnonymizer
     from a3gan.data.archive import FaceSet
     from a3gan.data.attributes import Policy
-    from a3gan.data.ranges import to_pil, to_uint8
     from a3gan.models.injection import seed_codes
 
     method = A3ganAnonymizer(weights, "cpu")
@@ -83,8 +92,15 @@ def sheet(weights: Path, archive: Path, split: str = "val") -> Path:
     for seed in range(1, rows + 1):
         delta = model.ainet(w, a, c, seed_codes([seed] * columns, method.z_dim)).delta
         drawn.append(torch.cat(list(model.generator.synthesis(w + delta)), 2))
+    return _save(weights, torch.cat(drawn, 1))
+
+
+def _save(weights: Path, picture: torch.Tensor) -> Path:
+    """The picture [3, H, W] in [-1, 1] as ``NAME.png`` beside ``NAME.safetensors``."""
+    from a3gan.data.ranges import to_pil, to_uint8
+
     path = weights.with_suffix(".png")
-    to_pil(to_uint8(torch.cat(drawn, 1).clamp(-1, 1))).save(path)
+    to_pil(to_uint8(picture.clamp(-1, 1))).save(path, optimize=True)
     return path
 
 
@@ -135,12 +151,15 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("target", type=Path, help="file to write, in checkpoints/")
     parser.add_argument("--bits", type=int, choices=(8, 16), default=16, help="of a weight (default 16)")
     parser.add_argument("--only", metavar="NAME", help="ship the tensors below this name alone: net/discriminator")
-    parser.add_argument("--sheet", type=Path, metavar="ARCHIVE", help="also draw generated faces beside A3GAN weights")
+    parser.add_argument(
+        "--sheet", metavar="ARCHIVE", nargs="?", const="", help="also draw generated faces, A3GAN's from this archive"
+    )
     options = parser.parse_args(arguments)
     try:
         print(ship(options.source, options.target, options.bits, options.only))
         if options.sheet is not None:
-            print(sheet(options.target, options.sheet))
+            archive = options.sheet
+            print(sheet(options.target, Path(archive)) if archive else generator_sheet(options.target))
     except UserError as error:
         print(f"a3gan: {error}", file=sys.stderr)
         return 1

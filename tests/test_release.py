@@ -6,10 +6,12 @@ import json
 
 import pytest
 import torch
+from PIL import Image
 
 from a3gan import checkpoint, release
 from a3gan.config import load_config
 from a3gan.errors import UserError
+from a3gan.models.build import build_generator
 
 
 def run_checkpoint(folder, **tensors):
@@ -41,6 +43,19 @@ def test_ships_eight_bits_and_one_network_alone(tmp_path):
     torch.testing.assert_close(tensors["net/discriminator.w"].float(), weights, atol=0.02, rtol=0)
     with pytest.raises(UserError, match="holds nothing named 'net/critic'"):
         release.ship(source, tmp_path / "f.safetensors", only="net/critic")
+
+
+def test_a_generators_sheet_shows_its_own_faces(tmp_path):
+    small = ["stage=stylegan2", "data.size=64", "model.generator.channels_base=256", "model.generator.channels_max=8"]
+    cfg = load_config(None, small)
+    torch.manual_seed(0)
+    networks = {"generator": build_generator(cfg)}
+    meta = {"stage": "stylegan2", "images_seen": 1, "config": cfg.model_dump(mode="json")}
+    source = checkpoint.save(tmp_path / "checkpoint.safetensors", checkpoint.prefixed(networks), meta)
+    target = tmp_path / "shipped" / "g.safetensors"
+    assert release.main([str(source), str(target), "--bits", "8", "--sheet"]) == 0
+    with Image.open(target.with_suffix(".png")) as picture:
+        assert picture.size == (8 * 64, 4 * 64) and len(picture.getcolors(1 << 20)) > 10
 
 
 def test_refuses_what_half_precision_cannot_hold(tmp_path):
