@@ -259,17 +259,26 @@ class A3GanStage(Stage):
         return terms
 
     def _identity(self, batch: Batch, image: Tensor, alpha: Tensor) -> Tensor | None:
-        """|cosine| to the original beyond the margin, by every training recogniser, of the images with alpha > 0."""
+        """|cosine| to the original beyond the margin, by every training recogniser, of the images with alpha > 0.
+
+        Every other one is looked at as it will be pasted into its photo: what stays around the face also tells.
+        """
         if not self.known:
             return None
         rows = (alpha > 0).nonzero()[:, 0]
         term = torch.zeros_like(alpha)
         if len(rows):
+            pasted = self.pasted(batch.images[rows[::2]], image[rows[::2]])
+            shown = image[rows].index_copy(0, torch.arange(0, len(rows), 2, device=rows.device), pasted)
             with self.autocast():
-                new = [e.float() for e in self.scorers.embed(image[rows], disturb=True)]
+                new = [e.float() for e in self.scorers.embed(shown, disturb=True)]
             old = [known[batch.index[rows]] for known in self.known]
             term = term.index_put((rows,), anonymization.identity(new, old, self.cfg.loss.m_id))
         return term
+
+    def pasted(self, x: Tensor, image: Tensor) -> Tensor:
+        """The new faces within the old pictures, by the mask of `media.compose`: [N, 3, S, S], dtype of `image`."""
+        return (x + (1 - self.around) * (image.float() - x)).to(image.dtype)
 
     def _diversity(self, batch: Batch, seen: View, image: Tensor, c: Tensor, alpha: Tensor) -> Tensor:
         """Another seed, another face, to every training recogniser: on a quarter of the batch, since it takes a second

@@ -204,6 +204,22 @@ def test_nothing_changes_where_alpha_is_zero(scorers: list[str], faces: FaceSet,
     assert scalars["loss/keep"] > 0 and scalars["loss/reconstruction"] > 0
 
 
+def test_every_other_face_is_judged_as_it_is_pasted(scorers: list[str], faces: FaceSet, monkeypatch) -> None:
+    """Its corners are the photo's, its middle is the new face's; the rows between are the generated frame."""
+    it = stage([*scorers, "loss.m_id=0"], faces)
+    embed, shown = it.scorers.embed, []
+    monkeypatch.setattr(it.scorers, "embed", lambda x, disturb=False: shown.append(x) or embed(x))
+    x = faces.fetch(torch.arange(4))
+    batch = Batch(x, torch.arange(4), torch.zeros(4, 5, 2), torch.zeros(4, dtype=torch.long))
+    image = x.flip(0).clone().requires_grad_()
+    it._identity(batch, image, ALPHA).sum().backward()  # the rows 1, 2, 3 of ALPHA are above 0
+    pictures = shown[-1]
+    assert torch.equal(pictures[[0, 2]][..., :3, :3], x[[1, 3]][..., :3, :3])
+    assert torch.equal(pictures[1], image[2])
+    torch.testing.assert_close(pictures[..., 30:34, 30:34], image[1:, :, 30:34, 30:34])
+    assert not image.grad[[0]].any() and not image.grad[[1, 3]][..., :3, :3].any() and image.grad[2].any()
+
+
 def test_kept_attributes_are_held_in_the_second_phase(scorers: list[str], faces: FaceSet, monkeypatch) -> None:
     seen = []
     keep = a3gan_stage.preservation.keep
