@@ -288,8 +288,12 @@ class A3GanStage(Stage):
         z = torch.randn(few, self.cfg.model.ainet.z_dim, device=c.device)
         with self.autocast():
             other = self.model(batch.images[rows], seen.logits[rows], c[rows], z, alpha[rows]).image
-            # Through T, or two seeds would differ by patterns of noise and colour instead of by the person.
-            pairs = zip(*(self.scorers.embed(i, disturb=True) for i in (image[rows], other)), strict=True)
+            # Through T, or two seeds would differ by patterns of noise and colour instead of by the person; through
+            # one T for both, as two alone push a face away from itself.
+            drawn = torch.get_rng_state()
+            first = self.scorers.embed(image[rows], disturb=True)
+            torch.set_rng_state(drawn)
+            pairs = zip(first, self.scorers.embed(other, disturb=True), strict=True)
         close = torch.stack([
             anonymization.diversity(one.float(), two.float(), self.cfg.loss.m_div) for one, two in pairs
         ]).mean(0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -218,6 +219,17 @@ def test_every_other_face_is_judged_as_it_is_pasted(scorers: list[str], faces: F
     assert torch.equal(pictures[1], image[2])
     torch.testing.assert_close(pictures[..., 30:34, 30:34], image[1:, :, 30:34, 30:34])
     assert not image.grad[[0]].any() and not image.grad[[1, 3]][..., :3, :3].any() and image.grad[2].any()
+
+
+def test_two_seeds_are_compared_through_one_transform(scorers: list[str], faces: FaceSet, monkeypatch) -> None:
+    """Seeds that change nothing have the cosine 1, whatever T does to both."""
+    it = stage([*scorers, "loss.m_div=0.25"], faces)
+    image = faces.fetch(torch.arange(4))
+    batch = Batch(image, torch.arange(4), torch.zeros(4, 5, 2), torch.zeros(4, dtype=torch.long))
+    monkeypatch.setattr(it, "model", lambda *_: SimpleNamespace(image=image[[2]]))  # alpha sorts row 2 or 3 first
+    c, alpha = torch.ones(4, len(SCHEMA)), torch.tensor([0.0, 0.5, 1.0, 0.7])
+    term = it._diversity(batch, it.scorers.view(image), image, c, alpha)
+    torch.testing.assert_close(term, torch.tensor([0.0, 0.0, 0.75 * 4, 0.0]), atol=1e-4, rtol=0)
 
 
 def test_kept_attributes_are_held_in_the_second_phase(scorers: list[str], faces: FaceSet, monkeypatch) -> None:
