@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -24,11 +25,14 @@ CHUNK = 32
 
 
 @torch.no_grad()
-def render(model: A3GAN, scorers: LossScorers, x: Tensor, policy: str, seed: int, alpha: float = 1.0) -> Tensor:
-    """Faces [N, 3, S, S] under one policy and one seed."""
+def render(
+    model: A3GAN, scorers: LossScorers, x: Tensor, policy: str, seed: int | Sequence[int], alpha: float = 1.0
+) -> Tensor:
+    """Faces [N, 3, S, S] under one policy and one seed, or one each."""
     n = len(x)
+    seeds = [seed] * n if isinstance(seed, int) else list(seed)
     c = Policy.parse(policy).vector().to(x.device).expand(n, -1)
-    z = seed_codes([seed] * n, model.ainet.z_dim).to(x.device)
+    z = seed_codes(seeds, model.ainet.z_dim).to(x.device)
     a = scorers.view(x).logits
     return model(x, a, c, z, torch.full((n,), alpha, device=x.device)).image
 
@@ -69,7 +73,8 @@ def validate(
     """On validation faces, by the scorers of the losses (so these numbers steer training and prove nothing).
 
     reconstruction_l1 in [0, 2]; identity_*: mean cosine to the original at alpha = 0 and 1, and (strangers) between
-    originals of different people; two_seeds: cosine between two seeds; smile_agreement: share whose
+    originals of different people; two_seeds: cosine between two seeds, another two for every face (a model may take two
+    given seeds for one and still know many people); smile_agreement: share whose
     smiling-or-neutral decision stayed; landmark_error: in eye distances. watched_*: the cosines by `watcher`, a
     recogniser that no loss uses.
     """
@@ -82,7 +87,7 @@ def validate(
     for rows in chosen.split(CHUNK):
         x = faces.fetch(rows).to(device)
         person = faces.identity[rows.to(faces.identity.device)].to(device)
-        for name, value in _measure(model, scorers, x, person, watcher).items():
+        for name, value in _measure(model, scorers, x, person, watcher, 2 * int(rows[0])).items():
             value = value[~value.isnan()]
             sums[name] = sums.get(name, 0.0) + float(value.sum())
             counts[name] = counts.get(name, 0) + len(value)
@@ -90,11 +95,13 @@ def validate(
 
 
 def _measure(
-    model: A3GAN, scorers: LossScorers, x: Tensor, person: Tensor, watcher: Recogniser | None
+    model: A3GAN, scorers: LossScorers, x: Tensor, person: Tensor, watcher: Recogniser | None, seed: int
 ) -> dict[str, Tensor]:
-    """The numbers of `validate` for one chunk: name -> [N], NaN where there is none. person [N]: -1 = unknown."""
-    seen = scorers.view(x)
-    plain, first, second = model.reconstruct(x), *(render(model, scorers, x, "expression", s) for s in (1, 2))
+    """The numbers of `validate` for one chunk: name -> [N], NaN where there is none. person [N]: -1 = unknown; seed:
+    the first of 2 N."""
+    seen, n = scorers.view(x), len(x)
+    seeds = range(seed, seed + n), range(seed + n, seed + 2 * n)
+    plain, first, second = model.reconstruct(x), *(render(model, scorers, x, "expression", s) for s in seeds)
     now = scorers.view(first)
     smile = slices(SCHEMA)["expression"].start
     agree = (now.logits[:, smile + 1] > now.logits[:, smile]) == (seen.logits[:, smile + 1] > seen.logits[:, smile])

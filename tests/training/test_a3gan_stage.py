@@ -17,7 +17,7 @@ from a3gan.data.synthetic import synthetic_faces
 from a3gan.losses.total import BY_ALPHA, WEIGHTS
 from a3gan.scorers.attributes import AttributeNetwork
 from a3gan.scorers.small_identity import SmallIdentity
-from a3gan.training import a3gan_stage, trainer
+from a3gan.training import a3gan_stage, a3gan_views, trainer
 from a3gan.training.a3gan_stage import A3GanStage, IdentityReaders
 from a3gan.training.stage import Batch
 from a3gan.training.trainer import build_stage, train
@@ -230,6 +230,15 @@ def test_two_seeds_are_compared_through_one_transform(scorers: list[str], faces:
     c, alpha = torch.ones(4, len(SCHEMA)), torch.tensor([0.0, 0.5, 1.0, 0.7])
     term = it._diversity(batch, it.scorers.view(image), image, c, alpha)
     torch.testing.assert_close(term, torch.tensor([0.0, 0.0, 0.75 * 4, 0.0]), atol=1e-4, rtol=0)
+
+
+def test_validation_draws_two_other_seeds_for_every_face(scorers: list[str], faces: FaceSet, monkeypatch) -> None:
+    drawn, codes = [], a3gan_views.seed_codes
+    monkeypatch.setattr(a3gan_views, "seed_codes", lambda seeds, width: drawn.extend(seeds) or codes(seeds, width))
+    it = stage(scorers, faces)
+    monkeypatch.setattr(a3gan_views, "CHUNK", 3)
+    a3gan_views.validate(it.model, it.scorers, faces, CPU)
+    assert len(drawn) == len(set(drawn)) == 2 * len(faces)
 
 
 def test_kept_attributes_are_held_in_the_second_phase(scorers: list[str], faces: FaceSet, monkeypatch) -> None:
