@@ -108,3 +108,13 @@ def test_setup_lists_every_package() -> None:
         path.parent.relative_to(ROOT).as_posix().replace("/", ".") for path in (ROOT / "a3gan").rglob("__init__.py")
     }
     assert listed == found | {"a3gan.checkpoints", "a3gan.configs"}
+
+
+@pytest.mark.parametrize("status", [0, 3])
+def test_a_process_of_its_own_ends_with_its_status_and_tells_who_asked(status: int) -> None:
+    program = (
+        "import atexit, sys; from a3gan import cli; atexit.register(print, 'told'); "
+        f"cli.main = lambda: sys.stdout.write('done ') and {status}; cli.console()"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (status, "done told\n")

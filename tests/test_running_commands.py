@@ -28,7 +28,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> dict:
     def fake(inputs: object, output: object, settings: Settings, **options: object) -> object:
         from a3gan.media.jobs import Report
 
-        seen.update(options, inputs=inputs, output=output, settings=settings)
+        seen.update(options, inputs=inputs, output=output, settings=settings, anonymizer=options["make"]())
         return Report(strict=bool(options["strict"]))
 
     monkeypatch.setattr("a3gan.media.run.anonymize_all", fake)

@@ -248,8 +248,10 @@ class Anonymizer:
     def compose(
         self, canvas: np.ndarray, records: Sequence[FaceRecord], crops: Sequence[Crop], *,
         memory: dict[Any, Tensor] | None = None, top: float | None = None,
-    ) -> None:  # fmt: skip
+    ) -> list[tuple[int, int, int, int]]:  # fmt: skip
         """Puts the filled crops of one picture back, in place, and redacts every other face that is not to be kept.
+
+        Gives the boxes (x0, y0, x1, y1) that hold all that changed.
 
         memory: for video, one dict for all frames: colour corrections by `FaceRecord.track`, which makes them steady.
         top: the canvas's value of white; None = 255 or 65535.
@@ -257,10 +259,11 @@ class Anonymizer:
         # Far faces first, so that near ones cover them; redactions last, so that nothing of another crop covers one.
         good = [crop for crop in crops if crop.record.status == "synthesised" and crop.result is not None]
         good.sort(key=lambda crop: crop.record.box[3] - crop.record.box[1])
-        done = set()
+        done, changed = set(), []
         for crop, face in zip(good, self._matched(good, memory), strict=True):
             try:
-                paste(canvas, face, None, crop.matrix, self.method.frame, False, grow=self.mask_scale, top=top)
+                options = {"grow": self.mask_scale, "top": top}
+                changed.append(paste(canvas, face, None, crop.matrix, self.method.frame, False, **options))
                 done.add(id(crop.record))
             except FAULTS as error:
                 fail(crop.record, f"could not be put back ({error})")
@@ -273,7 +276,8 @@ class Anonymizer:
             if record.status in ("redacted", "mosaicked"):
                 kind = own if record.status == "redacted" and own is not None else self.fallback
                 options = {"grow": self.mask_scale, "oval": not self.boxes, "top": top}
-                redact(canvas, record.box, record.landmarks, kind, **options)
+                changed.append(redact(canvas, record.box, record.landmarks, kind, **options))
+        return [box for box in changed if box is not None]
 
     def _matched(self, crops: Sequence[Crop], memory: dict[Any, Tensor] | None) -> Tensor | list:
         """The new faces [N, 3, S, S] in the colours of their surroundings."""

@@ -141,10 +141,10 @@ def anonymize(inputs: tuple[str, ...], **options: Any) -> int:
     # Each fallback is in the report and the accounts; a line for each of a thousand frames helps nobody.
     logging.getLogger("a3gan.anonymizers.records").setLevel(logging.WARNING)
     settings = _settings(options)
-    anonymizer = _announced(settings, options)
     with _preview(options["preview"]) as show:
         report = anonymize_all(
-            inputs, options["output"], settings, anonymizer=anonymizer, batch=options["batch_size"],
+            inputs, options["output"], settings, make=lambda: _announced(settings, options),
+            device=options["device"], batch=options["batch_size"],
             suffix=options["suffix"], recursive=options["recursive"], overwrite=options["overwrite"],
             strict=options["strict"], contact_sheet=options["contact_sheet"],
             progress=sys.stderr.isatty() and not options["quiet"], show=show,

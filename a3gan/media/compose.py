@@ -32,8 +32,8 @@ def paste(
     *,
     grow: float = 1.0,
     top: float | None = None,
-) -> None:
-    """Puts one face where it came from.
+) -> tuple[int, int, int, int] | None:
+    """Puts one face where it came from; gives the box (x0, y0, x1, y1) that holds all it changed, None for nothing.
 
     Args:
         canvas: uint8 or uint16 [H, W, 3], changed in place.
@@ -56,7 +56,7 @@ def paste(
     inverse = inverse_of(matrix)
     box = _box(canvas, inverse, face.shape[-1], frame, grow)
     if box is None:
-        return
+        return None
     if match:
         face = match_seam(face[None], original[None].to(face), frame)[0]
     x0, y0, x1, y1 = box
@@ -67,10 +67,11 @@ def paste(
     warped = _warped(pixels, inverse, x1 - x0, y1 - y0)
     if canvas.dtype == np.uint8:
         _blend(region, warped, mask)
-        return
+        return box
     share = mask[..., None]
     mixed = np.rint(region + share * (warped - region)).clip(0, white).astype(canvas.dtype)
     np.copyto(region, mixed, where=share > 0)
+    return box
 
 
 def _warped(pixels: np.ndarray, matrix: np.ndarray, width: int, height: int) -> np.ndarray:
@@ -101,9 +102,18 @@ def _blend(region: np.ndarray, face: np.ndarray, mask: np.ndarray) -> None:
     cv2.copyTo(mixed, (mask > 0).view(np.uint8), region)
 
 
+def prepare(size: int, frame: str, grow: float = 1.0) -> None:
+    """Makes the tables that faces of that side and frame are composed with; they are made when needed otherwise."""
+    _table(frame, grow)
+    _seam(size, frame)
+
+
 @lru_cache(maxsize=8)
 def _table(frame: str, grow: float) -> np.ndarray:
-    return face_mask(TABLE, frame, grow=grow)[0, 0].numpy()
+    """`face_mask` at that size, to 1e-5: its left half, mirrored, in single precision; a tenth of the time."""
+    unit = (torch.arange(TABLE, dtype=torch.float32) + 0.5) / TABLE
+    left = oval(unit[None, : TABLE // 2], unit[:, None], frame, grow)
+    return torch.cat((left, left.flip(1)), 1).numpy()
 
 
 def _mask_at(box: tuple[int, int, int, int], matrix: np.ndarray, size: int, frame: str, grow: float) -> np.ndarray:

@@ -158,7 +158,7 @@ def anonymize_camera(
     )  # fmt: skip
     with writer:
 
-        def write(image: np.ndarray, pts: int) -> None:
+        def write(image: np.ndarray, pts: int, *_stored: Any) -> None:
             nonlocal frames
             frames += 1
             if output is not None:

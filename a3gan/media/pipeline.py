@@ -74,7 +74,7 @@ def anonymize_video(
     source: str | Path, output: str | Path, anonymizer: Anonymizer, settings: Settings, *,
     account_path: Path | None = None, sheet_path: Path | None = None, batch: int | None = None,
     whom: Whom | None = None, progress: Progress | None = None, show: Callable[[np.ndarray], None] | None = None,
-    compare: bool = True,
+    compare: bool = True, search: Callable[[], Found] | None = None,
 ) -> VideoReport:  # fmt: skip
     """Replaces every face of a video; length, size, timing and sound stay.
 
@@ -84,6 +84,7 @@ def anonymize_video(
         batch: faces a pass at most. whom: knows the persons of earlier files of a run.
         progress: called with (stage, frames done, of all). show: called with every finished frame.
         compare: read residual similarity and jitter.
+        search: gives what `find_tracks` found, where that has been asked before.
 
     Raises:
         UserError: the video or a setting is at fault; nothing stands under the output's name then.
@@ -95,7 +96,7 @@ def anonymize_video(
     policy = Policy.parse(settings.policy) if settings.policy else anonymizer.policy
     refuse_impossible(anonymizer, settings, policy)
     whom = whom or Whom(settings, lambda: anonymizer.detector)
-    found = find_tracks(source, lambda: anonymizer.detector, settings, progress)
+    found = search() if search is not None else find_tracks(source, lambda: anonymizer.detector, settings, progress)
     name_people(found, whom)
     scanned = time.perf_counter() - began
     seeds = whom.track_seeds(found.tracks, Path(source).name)
@@ -147,6 +148,19 @@ def refuse_impossible(anonymizer: Anonymizer, settings: Settings, policy: Any) -
     method = anonymizer.method
     empty = torch.zeros(0, 3, method.size, method.size)
     method.anonymize(empty, policy=policy, seeds=[], alpha=settings.alpha)
+
+
+def prepare(anonymizer: Anonymizer) -> None:
+    """Loads and computes what pass 2 needs once, for a time when only one core is busy."""
+    from contextlib import suppress
+
+    from a3gan.media.compose import prepare as prepare_composing
+    from a3gan.media.people import small_recogniser
+
+    with suppress(UserError):  # an installation without it; whoever needs it says so
+        small_recogniser()
+    if anonymizer.method.synthesises:
+        prepare_composing(anonymizer.method.size, anonymizer.method.frame, anonymizer.mask_scale)
 
 
 @beside_stages()

@@ -29,8 +29,8 @@ def redact(
     grow: float = 1.0,
     oval: bool = True,
     top: float | None = None,
-) -> None:
-    """Redacts one face, in place.
+) -> tuple[int, int, int, int] | None:
+    """Redacts one face, in place; gives the box (x0, y0, x1, y1) that holds all it changed, None for nothing.
 
     Args:
         canvas: uint8 or uint16 [H, W, 3].
@@ -45,14 +45,15 @@ def redact(
         ValueError: the box is not finite, so nobody knows where the face is.
     """
     if redaction.kind == "none":
-        return
+        return None
     whole, face = _grown(box, landmarks, grow)
     height, width = canvas.shape[:2]
     limits = (width, height)
     x0, y0 = np.clip(np.floor(whole[:2]), 0, limits).astype(int)
     x1, y1 = np.clip(np.ceil(whole[2:]) + 1, 0, limits).astype(int)
     if x1 <= x0 or y1 <= y0:
-        return
+        return None
+    changed = (int(x0), int(y0), int(x1), int(y1))
     region = canvas[y0:y1, x0:x1]
     # A clipped box is a part of a face: cells keep the size that they have in a whole one.
     cell = max(float((face[2:] - face[:2]).max()) / redaction.cells, 1.0)
@@ -68,11 +69,12 @@ def redact(
         raise ValueError(f"redaction {redaction.kind!r}: must be blur, pixelate, solid or none")
     if not oval:
         region[:] = filled
-        return
+        return changed
     centre, half = (whole[:2] + whole[2:]) / 2, np.maximum((whole[2:] - whole[:2]) / 2, 0.5)
     x = ((np.arange(x0, x1, dtype=np.float32) - centre[0]) / half[0]) ** 2
     y = ((np.arange(y0, y1, dtype=np.float32) - centre[1]) / half[1]) ** 2
     _copy(filled, region, (x[None, :] + y[:, None]) <= 1)
+    return changed
 
 
 def covered(box: np.ndarray | tuple[float, ...], landmarks: np.ndarray | None = None, grow: float = 1.0) -> np.ndarray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,16 +14,18 @@ import numpy as np
 from a3gan.errors import UserError
 from a3gan.files import sweep_dead
 from a3gan.media import jobs as plan
+from a3gan.media.early import EarlySearch
 from a3gan.media.flow import stage_of
 from a3gan.media.images import PER_FILE, anonymize_photo, reason
 from a3gan.media.jobs import Job, Report
-from a3gan.media.pipeline import anonymize_video, method_record, refuse_impossible, source_record, weights_hash
+from a3gan.media.pipeline import anonymize_video, method_record, prepare, refuse_impossible, source_record, weights_hash
 from a3gan.media.settings import Settings
 from a3gan.media.whom import Whom
 from a3gan.versions import versions
 
 if TYPE_CHECKING:
     from a3gan.anonymizers.anonymizer import Anonymizer
+    from a3gan.media.detect import Mtcnn
 
 log = logging.getLogger(__name__)
 
@@ -32,12 +35,14 @@ def anonymize_all(
     anonymizer: Anonymizer | None = None, device: str | None = None, batch: int | None = None,
     suffix: str = plan.SUFFIX, recursive: bool = True, overwrite: bool = False, strict: bool = False,
     contact_sheet: bool = False, progress: bool = False, show: Callable[[np.ndarray], None] | None = None,
+    make: Callable[[], Anonymizer] | None = None,
 ) -> Report:  # fmt: skip
     """Anonymises photos, videos, folders and patterns of them, file to file.
 
     Args:
         inputs, output, suffix, recursive: see `jobs.find_jobs`. settings: None = the defaults.
-        anonymizer: use this one; else it is made from the settings on `device`.
+        anonymizer: use this one; else `make` makes it; else it is made from the settings on `device`. Where it must be
+            made, the first video is searched for faces meanwhile.
         overwrite: replace results that stand; else those of the same input and settings are skipped, others refused.
         strict: only for the report's exit status. contact_sheet: a PNG beside each video; it shows original faces.
         progress: bars on stderr. show: called with every finished picture or frame.
@@ -49,12 +54,17 @@ def anonymize_all(
     found, ignored = plan.find_jobs(inputs, output, suffix=suffix, recursive=recursive)
     if settings.detections is not None and (len(found) != 1 or found[0].kind != "video"):
         raise UserError(f"{settings.detections}: detections are of one video; name that video as the only input")
-    anonymizer = anonymizer or make_anonymizer(settings, device, batch)
-    settings = replace(settings, method=anonymizer.method.name)
-    sweep_dead(path for job in found if job.output != Path() for path in (job.output, job.account, job.sheet))
-    run = _Run(anonymizer, settings, batch, overwrite, contact_sheet, progress, show)
-    for job in run.bar(found):
-        run.one(job)
+    early = None
+    if anonymizer is None:
+        early = EarlySearch.of(found, settings, overwrite, lambda: _own_detector(settings, device, always=True))
+    with early or nullcontext():
+        if anonymizer is None:
+            anonymizer = make() if make is not None else make_anonymizer(settings, device, batch)
+        settings = replace(settings, method=anonymizer.method.name)
+        sweep_dead(path for job in found if job.output != Path() for path in (job.output, job.account, job.sheet))
+        run = _Run(anonymizer, settings, batch, overwrite, contact_sheet, progress, show, early)
+        for job in run.bar(found):
+            run.one(job)
     return Report(found, ignored, strict)
 
 
@@ -64,16 +74,13 @@ def make_anonymizer(settings: Settings, device: str | None = None, batch: int | 
     from a3gan.anonymizers.base import Redaction, pick_device
     from a3gan.anonymizers.methods import checked_options, create
     from a3gan.data.attributes import Policy
-    from a3gan.media.detect import load_detector
 
     policy = Policy.parse(settings.policy) if settings.policy else None
     fallback: dict[str, Any] = {"fallback": Redaction("solid")} if settings.method == "solid" else {}
     device = pick_device(device)
-    # Below the detector's own threshold it must be told to report more.
-    low = None if settings.thresh is None or settings.thresh >= 0.7 else settings.thresh
-    detector = None if low is None else load_detector(device=device, threshold=low)
     options = {
-        "detector": detector, "policy": policy, "seed": settings.secret, "alpha": settings.alpha, "batch_size": batch,
+        "detector": _own_detector(settings, device), "policy": policy, "seed": settings.secret,
+        "alpha": settings.alpha, "batch_size": batch,
         "thresh": settings.thresh or 0.0, "mask_scale": settings.mask_scale, "boxes": settings.boxes,
     } | fallback  # fmt: skip
     own = checked_options(settings.method, settings.options, settings.weights)
@@ -82,18 +89,31 @@ def make_anonymizer(settings: Settings, device: str | None = None, batch: int | 
     return made
 
 
+def _own_detector(settings: Settings, device: Any, always: bool = False) -> Mtcnn | None:
+    """The detector that the settings ask for; None for the usual one, unless it is wanted `always`."""
+    from a3gan.anonymizers.base import pick_device
+    from a3gan.media.detect import load_detector
+
+    # Below the detector's own threshold it must be told to report more.
+    low = None if settings.thresh is None or settings.thresh >= 0.7 else settings.thresh
+    return None if low is None and not always else load_detector(device=pick_device(device), threshold=low)
+
+
 class _Run:
-    """What all files of a command share."""
+    """What all files of a command share. early: a search that is under way already."""
 
     def __init__(
         self, anonymizer: Anonymizer, settings: Settings, batch: int | None, overwrite: bool, contact_sheet: bool,
-        progress: bool, show: Callable[[np.ndarray], None] | None,
+        progress: bool, show: Callable[[np.ndarray], None] | None, early: EarlySearch | None = None,
     ):  # fmt: skip
+        self.early = early
         self.anonymizer, self.settings, self.batch, self.overwrite = anonymizer, settings, batch, overwrite
         self.contact_sheet, self.progress, self.show = contact_sheet, progress, show
         self.stamp = settings.stamp(weights_hash(anonymizer))
         self.journals: dict[Path, dict[str, dict]] = {}
         self.whom = Whom(settings, lambda: anonymizer.detector)
+        if early is not None:
+            prepare(anonymizer)
 
     def bar(self, found: list[Job]) -> Any:
         """The jobs, with a bar where there are many."""
@@ -129,11 +149,14 @@ class _Run:
         return self.journals[path]
 
     def _video(self, job: Job) -> None:
+        early = self.early if self.early is not None and self.early.source == job.source else None
         with FrameBar(job.source.name, self.progress) as bar:
+            if early is not None:
+                early.progress = bar
             report = anonymize_video(
                 job.source, job.output, self.anonymizer, self.settings, account_path=job.account,
                 sheet_path=job.sheet if self.contact_sheet else None, batch=self.batch, whom=self.whom,
-                progress=bar, show=self.show,
+                progress=bar, show=self.show, search=early.found if early is not None else None,
             )  # fmt: skip
         totals = report.totals
         job.record = report.account

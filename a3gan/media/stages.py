@@ -10,7 +10,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from torch import Tensor
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from a3gan.media.account import Ledger
     from a3gan.media.track import Sighting, Track
     from a3gan.media.video import Frame
+    from a3gan.media.video_patch import Box
 
 BATCH = {"cpu": 16, "cuda": 128}  # faces a pass by default
 PENDING = {"cpu": 24, "cuda": 192}  # frames that wait for a batch to fill, at most
@@ -48,12 +49,22 @@ class Face:
 
 @dataclass
 class Work:
-    """A frame with its faces; `image` is changed in place."""
+    """A frame with its faces; `image` is changed in place.
+
+    stored: the decoded picture, where what is outside the boxes `changed` may be written as it is there.
+    """
 
     index: int
     pts: int
     image: np.ndarray
     faces: list[Face] = field(default_factory=list)
+    stored: Any = None
+    changed: list[Box] = field(default_factory=list)
+
+    @property
+    def bytes(self) -> int:
+        """Of its pictures."""
+        return self.image.nbytes if self.stored is None else self.image.nbytes * 3 // 2
 
 
 class SecondPass:
@@ -89,7 +100,8 @@ class SecondPass:
     def align(self, frames: Iterable[Frame]) -> Iterator[Work]:
         """Cuts every face out of its frame, before any of them is changed."""
         for frame in frames:
-            work = Work(frame.index, frame.pts, np.require(frame.image, requirements=["C", "W"]))
+            image = np.require(frame.image, requirements=["C", "W"])
+            work = Work(frame.index, frame.pts, image, stored=getattr(frame, "stored", None))
             for track, sighting in self.by_frame.get(frame.index, ()):
                 work.faces.append(self._aligned(work.image, work.index, track, sighting))
                 if getattr(frame, "damaged", False):
@@ -125,7 +137,7 @@ class SecondPass:
         for work in works:
             waiting.append(work)
             faces += sum(face.crop is not None for face in work.faces)
-            full = len(waiting) * work.image.nbytes > PENDING_BYTES or len(waiting) >= self.pending
+            full = len(waiting) * work.bytes > PENDING_BYTES or len(waiting) >= self.pending
             if faces >= self.batch or full or not faces:
                 yield from self._pass(waiting)
                 waiting, faces = [], 0
@@ -150,7 +162,7 @@ class SecondPass:
         held: deque[Work] = deque()
         last: dict[int, int] = {}  # track -> frame of its last fallback
         for work in works:
-            hold = min(self.hold, PENDING_BYTES // max(work.image.nbytes, 1))
+            hold = min(self.hold, PENDING_BYTES // max(work.bytes, 1))
             for face in work.faces:
                 if face.record.status != "mosaicked":
                     continue
@@ -171,7 +183,8 @@ class SecondPass:
         for work in works:
             original = work.image.copy() if self.ledger is not None and self.ledger.wants(work) else None
             crops = [face.crop for face in work.faces if face.crop is not None]
-            self.anonymizer.compose(work.image, [face.record for face in work.faces], crops, memory=self.colours)
+            records = [face.record for face in work.faces]
+            work.changed = self.anonymizer.compose(work.image, records, crops, memory=self.colours)
             if self.ledger is not None:
                 self.ledger.composed(work, original)
             work.faces = []  # their tensors are done with
@@ -179,24 +192,25 @@ class SecondPass:
 
 
 def run_second_pass(
-    reader: Iterable[Frame], write: Callable[[np.ndarray, int], None], stages: SecondPass,
+    reader: Iterable[Frame], write: Callable[..., None], stages: SecondPass,
     progress: Progress | None = None, total: int | None = None, show: Callable[[np.ndarray], None] | None = None,
 ) -> tuple[int, dict[str, float]]:  # fmt: skip
     """Runs all stages; `write(image, pts)` and `show(image)` are called in this thread, in order.
 
+    Of frames whose decoded picture is at hand, `write(image, pts, stored, changed)`, see `VideoWriter.write`.
     Returns the number of frames, and the seconds each stage worked ('encode' is `write`).
     """
     frames, encode = 0, 0.0
     # A pass takes a batch of frames at once: with shorter queues the stages before and after it stand still meanwhile.
     info = getattr(reader, "info", None)
-    depth = DEPTH if info is None else max(DEPTH, min(QUEUE, QUEUE_BYTES // (info.width * info.height * 3)))
+    depth = DEPTH if info is None else max(DEPTH, min(QUEUE, QUEUE_BYTES * 2 // (info.width * info.height * 9)))
     with Flow() as flow:
         decoded = flow.ahead("decode", reader)
         aligned = flow.ahead("align", stages.align(decoded), depth)
         made = flow.ahead("synthesise", stages.steady(stages.synthesise(aligned)), depth)
         for work in flow.ahead("compose", stages.compose(made)):
             began = time.perf_counter()
-            write(work.image, work.pts)
+            write(work.image, work.pts, *(() if work.stored is None else (work.stored, work.changed)))
             encode += time.perf_counter() - began
             frames += 1
             if show is not None:

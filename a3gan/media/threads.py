@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -11,6 +12,9 @@ from typing import TypeVar
 import torch
 
 T, R = TypeVar("T"), TypeVar("R")
+_lock = threading.Lock()
+_inside: list[int] = []  # threads inside `beside_stages`, one entry for each block
+_before = [0, 0]  # threads of torch and of OpenCV outside
 
 
 def cores() -> int:
@@ -38,14 +42,25 @@ def beside_stages() -> Iterator[int]:
     wait for one another by spinning: on two cores of a busy machine, searching 60 frames of 640x480 took 9 to 42 s
     with two threads and 2 to 4 s with one. Somebody who has set OMP_NUM_THREADS is left their choice.
 
-    Also a decorator. The number is of the whole process, so torch work in other threads of a caller has it meanwhile.
+    OpenCV has one thread a call meanwhile: what it is asked for here takes less time than waking its others.
+
+    Also a decorator. The numbers are of the whole process, so work in other threads of a caller has them meanwhile;
+    blocks of several threads may overlap, and the last one out restores what was.
     """
-    before = torch.get_num_threads()
-    wanted = before if "OMP_NUM_THREADS" in os.environ else min(before, max(1, cores() // 2))
-    if wanted != before:
-        torch.set_num_threads(wanted)
+    import cv2
+
+    with _lock:
+        if not _inside:
+            _before[:] = torch.get_num_threads(), cv2.getNumThreads()
+            if "OMP_NUM_THREADS" not in os.environ:
+                torch.set_num_threads(min(_before[0], max(1, cores() // 2)))
+            cv2.setNumThreads(1)
+        _inside.append(threading.get_ident())
     try:
-        yield wanted
+        yield torch.get_num_threads()
     finally:
-        if wanted != before:
-            torch.set_num_threads(before)
+        with _lock:
+            _inside.pop()
+            if not _inside:
+                torch.set_num_threads(_before[0])
+                cv2.setNumThreads(_before[1])

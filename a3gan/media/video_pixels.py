@@ -14,6 +14,7 @@ LIMITED, FULL = 1, 2  # ranges of YUV, numbered as in FFmpeg
 # pictures too; the exact one errs by 0.5 and costs 4 ms in place of 2 for 1080p, as planes of which OpenCV then makes
 # pixels (10 ms as pixels at once; the same to the bit, or to 1 in a thousandth of the values where a side is odd).
 # Detectors do not mind: scaled frames take the fast way.
+LAYOUTS = ("yuv420p", "yuvj420p")  # of 8 bits, colours at half the width and height
 AREA, BILINEAR, BICUBIC = 0x20, 0x2, 0x4
 ACCURATE_ROUNDING, FULL_CHROMA = 0x40000, 0x2000 | 0x4000
 EXACT = BILINEAR | ACCURATE_ROUNDING | FULL_CHROMA
@@ -90,6 +91,16 @@ class Converter:
         """size: (width, height) as stored; frames of another size (some streams change it) are scaled to it."""
         self.turn, self.matrix, self.full, self.longest, self.size = turn, matrix, full, longest, size
         self._made: dict[tuple, Any] = {}  # by thread, as a context serves one at a time
+
+    def stored(self, raw: Any) -> bool:
+        """Whether the picture's planes are what an encoder may be given: upright, 4:2:0 of 8 bits, of the final size.
+
+        Never for a converter that was told no size.
+        """
+        turned = self.turn.swaps or self.turn.flip_rows or self.turn.flip_columns
+        size = (raw.width, raw.height)
+        whole = size == self.size == scaled_size(*size, self.longest) and size[0] % 2 == size[1] % 2 == 0
+        return whole and not turned and raw.format.name in LAYOUTS
 
     def rgb(self, raw: Any, longest: int | None = None, exact: bool = True) -> np.ndarray:
         """uint8 [H, W, 3]. exact: of the original size the right colours rather than quick ones."""

@@ -49,6 +49,11 @@ class Frame:
     def image(self, value: np.ndarray) -> None:
         self._image = value
 
+    @property
+    def stored(self) -> Any:
+        """The decoded picture, if an encoder can be given it as it is (`Converter.stored`); else None."""
+        return self._raw if self._raw is not None and self._convert.stored(self._raw) else None
+
     def small(self, longest: int) -> np.ndarray:
         """uint8 RGB whose longest side is at most `longest`, made straight from the decoded frame: cheap.
 

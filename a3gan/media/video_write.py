@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,8 @@ from a3gan.errors import UserError
 from a3gan.media import video_info
 from a3gan.media.video_codecs import LOSSLESS, choose, colour_tags
 from a3gan.media.video_info import VideoInfo
-from a3gan.media.video_pixels import ACCURATE_ROUNDING, BICUBIC, FULL, from_rgb_options, one_thread
+from a3gan.media.video_patch import Box, Patches
+from a3gan.media.video_pixels import ACCURATE_ROUNDING, BICUBIC, FULL, LAYOUTS, from_rgb_options, one_thread
 from a3gan.media.video_tracks import METADATA, Tracks
 
 log = logging.getLogger(__name__)
@@ -112,6 +114,9 @@ class VideoWriter:
         from av.video.reformatter import VideoReformatter
 
         self._reformatter = VideoReformatter()
+        colour, encoding = self.info.colour, self.encoding
+        same = encoding.pix_fmt in LAYOUTS and encoding.colour_range == colour.range
+        self._patches = Patches(colour.matrix, colour.range == FULL) if same else None
 
     def _picture_track(self) -> Any:
         encoding, info = self.encoding, self.info
@@ -141,12 +146,14 @@ class VideoWriter:
         else:
             self.abort()
 
-    def write(self, image: np.ndarray, pts: int) -> None:
+    def write(self, image: np.ndarray, pts: int, stored: Any = None, changed: Sequence[Box] = ()) -> None:
         """Adds one frame.
 
         Args:
             image: uint8 RGB [H, W, 3] of the size in `info`.
             pts: in `info.time_base`, as the reader gave it; rising from frame to frame.
+            stored: the decoded picture (`Frame.stored`) that the image differs from in the boxes `changed` only; what
+                is outside them is then written as it was stored, where the encoder takes that.
         """
         import av
 
@@ -164,7 +171,10 @@ class VideoWriter:
                 self.first_pts = pts
                 if self._tracks:
                     self._tracks.begin(now)
-            frame = self._converted(image)
+            if stored is not None and self._patches is not None:
+                frame = self._patches.frame(stored, image, changed)
+            else:
+                frame = self._converted(image)
             frame.pts, frame.time_base = self._tick(pts), self.encoding.time_base
             self._out.mux(self._stream.encode(frame))
             if self._tracks:

@@ -31,6 +31,19 @@ def test_a_choice_is_left(monkeypatch, four_threads):
         assert number == torch.get_num_threads() == 4
 
 
+def test_the_last_block_out_restores(monkeypatch, four_threads):
+    cv2 = pytest.importorskip("cv2")
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(4), raising=False)
+    before = cv2.getNumThreads()
+    first, second = beside_stages(), beside_stages()
+    assert first.__enter__() == second.__enter__() == 2 and cv2.getNumThreads() == 1
+    first.__exit__(None, None, None)  # as of a thread that is done before another
+    assert torch.get_num_threads() == 2 and cv2.getNumThreads() == 1
+    second.__exit__(None, None, None)
+    assert torch.get_num_threads() == 4 and cv2.getNumThreads() == before
+
+
 @pytest.mark.parametrize("count", [1, 3])
 def test_work_on_all_cores_keeps_its_order_and_raises(monkeypatch, count):
     monkeypatch.setattr("a3gan.media.threads.cores", lambda: count)
