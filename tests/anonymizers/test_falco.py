@@ -194,7 +194,7 @@ def test_the_shipped_pool_belongs_to_the_shipped_model():
     path = checkpoint.resolve("falco_64")
     assert path.stat().st_size < 1.5 * 2**20
     method = Falco(device="cpu", steps=1)
-    assert len(method.pool) == 1024 and method.meta["prior"] == "gaussian"
+    assert len(method.pool) == 1024 and method.meta["prior"] == "z"
     faces = method.pool.render(method.generator, torch.arange(20))
     assert method.starts(faces, [0] * 20).tolist() == list(range(20))
     assert method.anonymize(faces[:1]).isfinite().all()
