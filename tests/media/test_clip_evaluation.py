@@ -72,8 +72,9 @@ def test_the_original_and_a_method_are_read_at_the_same_places(
     old, new, hidden = (module.readings(clip, f) for f in (before, same, solid))
     assert [r.track for r in old] == [0, 1] and len(old[0].eyes_closed) == 22 and old[0].points.shape == (22, 5, 2)
     # The coder alone hardly matters; a covered face does.
-    near = np.abs(old[0].yawning - new[0].yawning).mean()
-    assert near < 0.2 * np.abs(old[0].yawning - hidden[0].yawning).mean()
+    # (By the untrained network's eyes: its yawning moves by a millionth, whatever it is shown.)
+    near = np.abs(old[0].eyes_closed - new[0].eyes_closed).mean()
+    assert near < 0.05 * np.abs(old[0].eyes_closed - hidden[0].eyes_closed).mean()
     assert np.array_equal(old[0].points.mean((0, 1)).round(-1), new[0].points.mean((0, 1)).round(-1))
     assert len(module.found(before, "mtcnn")) == 3 and module.references(before, "mtcnn")[0].shape == (0, 4)
     # A second time it comes from the cache, and the clip is not made again.
