@@ -13,8 +13,8 @@ import torch
 
 T, R = TypeVar("T"), TypeVar("R")
 _lock = threading.Lock()
-_inside: list[int] = []  # threads inside `beside_stages`, one entry for each block
-_before = [0, 0]  # threads of torch and of OpenCV outside
+_blocks = 0  # of `beside_stages` that are open, in all threads
+_before = (0, 0)  # threads of torch and of OpenCV outside of them
 
 
 def cores() -> int:
@@ -47,20 +47,21 @@ def beside_stages() -> Iterator[int]:
     Also a decorator. The numbers are of the whole process, so work in other threads of a caller has them meanwhile;
     blocks of several threads may overlap, and the last one out restores what was.
     """
+    global _blocks, _before
     import cv2
 
     with _lock:
-        if not _inside:
-            _before[:] = torch.get_num_threads(), cv2.getNumThreads()
+        if not _blocks:
+            _before = torch.get_num_threads(), cv2.getNumThreads()
             if "OMP_NUM_THREADS" not in os.environ:
                 torch.set_num_threads(min(_before[0], max(1, cores() // 2)))
             cv2.setNumThreads(1)
-        _inside.append(threading.get_ident())
+        _blocks += 1
     try:
         yield torch.get_num_threads()
     finally:
         with _lock:
-            _inside.pop()
-            if not _inside:
+            _blocks -= 1
+            if not _blocks:
                 torch.set_num_threads(_before[0])
                 cv2.setNumThreads(_before[1])

@@ -268,7 +268,7 @@ class A3GanStage(Stage):
         rows = (alpha > 0).nonzero()[:, 0]
         term = torch.zeros_like(alpha)
         if len(rows):
-            pasted = self.pasted(batch.images[rows[::2]], image[rows[::2]])
+            pasted = self._pasted(batch.images[rows[::2]], image[rows[::2]])
             shown = image[rows].index_copy(0, torch.arange(0, len(rows), 2, device=rows.device), pasted)
             with self.autocast():
                 new = [e.float() for e in self.scorers.embed(shown, disturb=True)]
@@ -276,7 +276,7 @@ class A3GanStage(Stage):
             term = term.index_put((rows,), anonymization.identity(new, old, self.cfg.loss.m_id))
         return term
 
-    def pasted(self, x: Tensor, image: Tensor) -> Tensor:
+    def _pasted(self, x: Tensor, image: Tensor) -> Tensor:
         """The new faces within the old pictures, by the mask of `media.compose`: [N, 3, S, S], dtype of `image`."""
         return (x + (1 - self.around) * (image.float() - x)).to(image.dtype)
 

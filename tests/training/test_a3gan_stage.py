@@ -13,6 +13,7 @@ from a3gan import checkpoint
 from a3gan.config import Config, load_config
 from a3gan.data.archive import FaceSet
 from a3gan.data.attributes import SCHEMA
+from a3gan.data.augment import random_transform
 from a3gan.data.synthetic import synthetic_faces
 from a3gan.losses.total import BY_ALPHA, WEIGHTS
 from a3gan.scorers.attributes import AttributeNetwork
@@ -224,6 +225,11 @@ def test_every_other_face_is_judged_as_it_is_pasted(scorers: list[str], faces: F
 def test_two_seeds_are_compared_through_one_transform(scorers: list[str], faces: FaceSet, monkeypatch) -> None:
     """Seeds that change nothing have the cosine 1, whatever T does to both."""
     it = stage([*scorers, "loss.m_div=0.25"], faces)
+
+    def embed(x, disturb=False):  # of the pixels, as to an untrained network all pictures are alike
+        return [torch.nn.functional.normalize((random_transform(x) if disturb else x).flatten(1))]
+
+    monkeypatch.setattr(it.scorers, "embed", embed)
     image = faces.fetch(torch.arange(4))
     batch = Batch(image, torch.arange(4), torch.zeros(4, 5, 2), torch.zeros(4, dtype=torch.long))
     monkeypatch.setattr(it, "model", lambda *_: SimpleNamespace(image=image[[2]]))  # alpha sorts row 2 or 3 first
