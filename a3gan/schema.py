@@ -84,6 +84,9 @@ class Data(Section):
     split_train: str = key("train", "split that trains")
     split_val: str = key("val", "split that validates; never the one that judges")
     flip: bool = key(True, "mirror half of the training faces (labels and landmarks follow)")
+    jitter: float = key(
+        0.0, "strength of random light and colour of training faces (attributes, identity: their own)", ge=0, le=2
+    )
 
     @model_validator(mode="after")
     def _power_of_two(self) -> Data:
@@ -220,6 +223,7 @@ class Loss(Section):
     keep: Weight = key(1.0, "L_keep: protected attributes stay")
     geometry: Weight = key(5.0, "landmarks over the eye distance, eye and mouth opening")
     perceptual: Weight = key(1.0, "perceptual distance, 0.8 outside and 0.2 inside the face mask")
+    tint: Weight = key(0.0, "L_tint: the colour of the light stays, square by square; brightness is free")
     reconstruction: Weight = key(1.0, "at alpha = 0: L2 + 0.8 perceptual + 0.1 (1 - cosine)")
     reconstruction_pixel: Weight = key(
         1.0, "weight of the L2 in the reconstruction and, where alpha > 0, around the face; more beside small features"

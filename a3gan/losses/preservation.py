@@ -5,6 +5,7 @@ Ours, after the formulation in docs/METHOD.md. The perceptual term is scorers/pe
 
 from __future__ import annotations
 
+import torch.nn.functional as F
 from torch import Tensor
 
 from a3gan.data.attributes import SCHEMA, Schema
@@ -54,3 +55,15 @@ def reconstruction(
     if embeddings_out is not None and embeddings_in is not None:
         loss = loss + 0.1 * (1 - cosine(embeddings_out, embeddings_in))
     return loss
+
+
+def tint(image_out: Tensor, image_in: Tensor, cells: int = 8) -> Tensor:
+    """L_tint = mean |C(x̂) - C(x)| over cells x cells squares: [N], >= 0, lower is better. Ours.
+
+    Images [N, 3, S, S] in [-1, 1]. C is what is not grey, R - Y and B - Y with Y = 0.299 R + 0.587 G + 0.114 B
+    (BT.601), averaged over each square. The light's colour is no part of an identity; brightness, which draws the face, is free.
+    """
+    difference = F.adaptive_avg_pool2d((image_out - image_in).float(), cells)
+    red, green, blue = difference.unbind(1)
+    grey = 0.299 * red + 0.587 * green + 0.114 * blue
+    return ((red - grey).abs() + (blue - grey).abs()).mean(dim=(1, 2)) / 2

@@ -17,6 +17,7 @@ WEIGHTS: dict[str, float] = {
     "keep": 1.0,
     "geometry": 5.0,
     "perceptual": 1.0,
+    "tint": 0.0,
     "reconstruction": 1.0,
     "suppression": 0.1,
     "gate_budget": 1.0,

@@ -212,7 +212,7 @@ class A3GanStage(Stage):
     def _likeness(
         self, batch: Batch, seen: View, now: View, out: A3GANOutput, alpha: Tensor
     ) -> dict[str, Tensor]:
-        """Perceptual distance, weighted by place where the dial is up; and the reconstruction at alpha = 0."""
+        """Perceptual distance, weighted by place where the dial is up; the reconstruction at alpha = 0; the tint."""
         x, image = batch.images, out.image
         plain = (alpha == 0).float()
         places = torch.where(plain[:, None, None, None] > 0, torch.ones_like(self.places), self.places)
@@ -229,7 +229,8 @@ class A3GanStage(Stage):
         # Features say little about colour: around the face, where nothing is to change, the pixels are held as well.
         off = (self.around * (image - x).square()).mean((1, 2, 3))
         likeness = distance + self.cfg.loss.reconstruction_pixel * off
-        return {"perceptual": likeness * (1 - plain), "reconstruction": rebuilt}
+        tint = preservation.tint(image, x)
+        return {"perceptual": likeness * (1 - plain), "reconstruction": rebuilt, "tint": tint}
 
     def _geometry(self, now: View, seen: View, c: Tensor | None) -> Tensor:
         """Landmarks and openings as in the original; an opening that may change is not held."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -84,7 +85,8 @@ def all_targets(faces: FaceSet, device: torch.device | str) -> dict[str, Tensor]
 
 
 def training_batch(stage: Stage, rows: Tensor, targets: dict[str, Tensor]) -> Batch:
-    """What a step sees: the rows that the stage draws, else `rows` (int64 [B], CPU), half of them mirrored.
+    """What a step sees: the rows that the stage draws, else `rows` (int64 [B], CPU), half of them mirrored and all in
+    another light.
 
     targets: `all_targets` of the stage's data.
     """
@@ -94,7 +96,16 @@ def training_batch(stage: Stage, rows: Tensor, targets: dict[str, Tensor]) -> Ba
     batch = make_batch(stage.data, rows, targets, stage.device, cfg.run.channels_last)
     if cfg.data.flip:
         batch = mirror(batch, (torch.rand(len(rows)) < 0.5).to(stage.device))
+    if cfg.data.jitter > 0:
+        batch = replace(batch, images=in_another_light(batch.images, cfg.data.jitter))
     return batch
+
+
+def in_another_light(images: Tensor, strength: float) -> Tensor:
+    """`data.augment.jitter` of [B, 3, S, S], in the dtype and memory layout that came in."""
+    from a3gan.data.augment import jitter
+
+    return torch.empty_like(images).copy_(jitter(images.float(), strength))
 
 
 def make_batch(

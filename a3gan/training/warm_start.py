@@ -30,6 +30,7 @@ _ENCODER = ("data.size", "data.frame", "model.encoder.", "model.scu.")
 _DISCRIMINATOR = ("data.size", "data.frame", "model.discriminator.")
 _WHOLE = (*_GENERATOR, "model.encoder.", "model.scu.", "model.ainet.")
 _PARTS = ("model.generator.weights", "model.encoder.weights", "model.discriminator.weights")
+_SWITCHES = ("model.scu.enabled", "model.scu.filler", "model.ainet.policy")  # false = that part of A3GAN is left out
 _NOT_SHAPE = (*_PARTS, "model.generator.freeze")
 
 
@@ -37,7 +38,8 @@ def begin_model(model: A3GAN, cfg: Config) -> str | None:
     """Loads what model.weights, or model.generator.weights and model.encoder.weights, name into the model.
 
     Returns the sha256 of the whole model's or the generator's file, or None. A whole model brings its parts along, so
-    the keys of the parts may not be given beside it. The fusion starts at the mean code of a loaded generator; its
+    the keys of the parts may not be given beside it; suppressive units, fillers and the policy may be left out of it
+    (ablations of a trained model). The fusion starts at the mean code of a loaded generator; its
     heads are new then, for they point into the W+ of one generator.
 
     Raises:
@@ -168,14 +170,30 @@ def _load_whole(model: A3GAN, cfg: Config, name: str) -> str:
             f"{path}: a checkpoint of stage {meta.get('stage')!r}, not of a3gan; "
             "a generator alone goes to model.generator.weights"
         )
-    _same(meta, cfg, path, _WHOLE)
-    checkpoint.load_into(model, tensors, "model", path)
+    _same(meta, cfg, path, _WHOLE, ablated=True)
+    own = {f"model.{name}" for name in model.state_dict()}
+    left = [name for name in tensors if name.startswith("model.encoder.units.") and name not in own]
+    checkpoint.load_into(model, {name: value for name, value in tensors.items() if name not in left}, "model", path)
     logger.info("model: weights of %s, after %s images", path, meta.get("images_seen", "?"))
+    if left:
+        logger.warning("model: the run has less of the suppressive units: %d tensors of %s left out", len(left), path)
     return checkpoint.sha256(path)
 
 
-def _same(meta: dict[str, Any], cfg: Config, path: Path, sections: tuple[str, ...]) -> None:
-    """UserError that names the keys in which a checkpoint's networks or frame differ from the run's."""
+def _only_less(key: str, was: Any, now: Any) -> bool:
+    """Whether a key of the config takes a part of the file's A3GAN away and adds none: an ablation."""
+    if key == "model.scu.levels":
+        return set(now) < set(was)
+    return key in _SWITCHES and bool(was) and not now
+
+
+def _same(
+    meta: dict[str, Any], cfg: Config, path: Path, sections: tuple[str, ...], *, ablated: bool = False
+) -> None:
+    """UserError that names the keys in which a checkpoint's networks or frame differ from the run's.
+
+    ablated: the run may lack parts of A3GAN that the file has.
+    """
     for key in ("frame", "size"):  # of the data it saw; in every checkpoint, whatever its config
         own = getattr(cfg.data, key)
         if meta.get(key, own) != own:
@@ -186,6 +204,7 @@ def _same(meta: dict[str, Any], cfg: Config, path: Path, sections: tuple[str, ..
         return  # no readable config: shapes decide
     now = flatten(cfg.model_dump(mode="json"))
     keys = [k for k in now if k.startswith(sections) and k not in _NOT_SHAPE]
-    differ = [f"{k}={was[k]} (is {now[k]})" for k in keys if k in was and was[k] != now[k]]
+    keys = [k for k in keys if k in was and was[k] != now[k] and not (ablated and _only_less(k, was[k], now[k]))]
+    differ = [f"{k}={was[k]} (is {now[k]})" for k in keys]
     if differ:
         raise UserError(f"{path}: its networks were built with {', '.join(differ)}; give the run the same")

@@ -7,7 +7,7 @@ import torch
 from torch.autograd import gradcheck
 
 from a3gan.data.attributes import Attribute
-from a3gan.losses.preservation import geometry, keep, reconstruction
+from a3gan.losses.preservation import geometry, keep, reconstruction, tint
 
 SCHEMA = (
     Attribute("smile", "binary", ("no", "yes")),
@@ -82,3 +82,24 @@ def test_reconstruction_gradient():
     x = torch.rand(2, 3, 2, 2, dtype=torch.float64, generator=generator)
     out = torch.rand(2, 3, 2, 2, dtype=torch.float64, generator=generator).requires_grad_()
     assert gradcheck(lambda y: reconstruction(y, x, y.abs().mean((1, 2, 3)), y.flatten(1), x.flatten(1)), out)
+
+
+def test_tint_known_values():
+    x = torch.zeros(2, 3, 16, 16)
+    assert tint(x, x).tolist() == [0, 0]
+    assert tint(x + 0.5, x).tolist() == pytest.approx([0, 0], abs=1e-6)  # lighter, and of no other colour
+    red = x.clone()
+    red[1, 0] = 1.0  # Y = 0.299: R - Y = 0.701, B - Y = -0.299
+    assert tint(red, x).tolist() == pytest.approx([0, 0.5])
+    fringe = x.clone()
+    fringe[:, 2, :, ::2], fringe[:, 2, :, 1::2] = 0.3, -0.3  # its squares of 2 x 2 pixels have no colour
+    assert tint(fringe, x).tolist() == pytest.approx([0, 0], abs=1e-6)
+    assert tint(fringe, x, cells=16).tolist() == pytest.approx([0.15, 0.15])  # (0.114 + 0.886) / 2 of 0.3
+
+
+def test_tint_gradient():
+    generator = torch.Generator().manual_seed(0)
+    x, y = (torch.rand(2, 3, 4, 4, generator=generator) for _ in "xy")
+    y.requires_grad_()
+    tint(y, x, cells=2).sum().backward()
+    assert y.grad.abs().max() > 0 and y.grad.sum((2, 3)).sum(1).abs().max() < 1e-6  # grey pulls nothing

@@ -34,7 +34,9 @@ TINY = [
     "train.lr=1e-3", "train.lr_generator=1e-3", "train.lr_discriminator=1e-3",
 ]  # fmt: skip
 PHASE_AT = {"reconstruct": 0, "suppress": 8, "joint": 16}  # images seen
-ALWAYS = {"geometry", "perceptual", "reconstruction", "suppression", "gate_budget", "adversarial", "latent", "total"}
+ALWAYS = {
+    "geometry", "perceptual", "tint", "reconstruction", "suppression", "gate_budget", "adversarial", "latent", "total",
+}  # fmt: skip
 TERMS = {
     "reconstruct": ALWAYS,
     "suppress": ALWAYS | {"identity", "keep"},

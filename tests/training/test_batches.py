@@ -10,7 +10,7 @@ import torch
 from a3gan.config import load_config
 from a3gan.data.archive import FaceSet
 from a3gan.errors import UserError
-from a3gan.training.batches import build_data, make_batch, mirror
+from a3gan.training.batches import build_data, in_another_light, make_batch, mirror, training_batch
 from a3gan.training.stage import Batch
 
 
@@ -48,6 +48,29 @@ def test_make_batch_takes_rows() -> None:
     batch = make_batch(data, torch.tensor([3, 1]), {"gender": torch.arange(6.0)}, "cpu")
     assert torch.equal(batch.landmarks, data.landmarks[[3, 1]]) and batch.targets["gender"].tolist() == [3, 1]
     assert batch.images.shape == (2, 3, 64, 64) and batch.images.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_another_light_changes_colours_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Plain:
+        cfg, data, device = load_config(None, ["data.jitter=1", "data.flip=false"]), faces(), "cpu"
+
+        def draw(self, count: int) -> None:
+            return None
+
+    rows = torch.tensor([1, 4])
+    plain = make_batch(Plain.data, rows, {}, "cpu")
+    torch.manual_seed(3)
+    lit = training_batch(Plain(), rows, {})
+    torch.manual_seed(3)
+    same = training_batch(Plain(), rows, {})
+    assert torch.equal(lit.images, same.images) and torch.equal(lit.landmarks, plain.landmarks)
+    assert lit.images.is_contiguous(memory_format=torch.channels_last) and lit.images.dtype == plain.images.dtype
+    assert not torch.allclose(lit.images, plain.images, atol=0.02) and lit.images.abs().max() <= 1
+    monkeypatch.setattr("a3gan.data.augment._uniform", lambda images, low, high: torch.full((len(images),), 0.0))
+    torch.testing.assert_close(in_another_light(plain.images, 1.0), plain.images, atol=1e-5, rtol=0)
+    monkeypatch.setattr("a3gan.data.augment._uniform", lambda images, low, high: torch.full((len(images),), high))
+    grey = torch.zeros(1, 3, 4, 4)
+    assert torch.allclose(in_another_light(grey, 0.5), torch.full_like(grey, 0.1), atol=1e-5)  # half of 0.1 of [0, 1]
 
 
 def test_archives_are_split_filtered_and_checked(tmp_path: Path) -> None:

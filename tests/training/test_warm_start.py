@@ -121,7 +121,8 @@ def test_a_whole_model_goes_on_from_a_checkpoint(trained: Path, tmp_path: Path) 
         (["data.frame=ffhq"], "data.frame=face, and the config has data.frame=ffhq"),
         (["data.size=128"], "data.size=64, and the config has data.size=128"),
         (["model.encoder.lateral=12"], "model.encoder.lateral=8 (is 12)"),
-        (["model.scu.levels=[3]"], "model.scu.levels=[1, 2, 3] (is [3])"),
+        (["model.scu.reduction=2"], "model.scu.reduction=16 (is 2)"),
+        (["model.ainet.code=8"], "model.ainet.code=16 (is 8)"),
         (["model.generator.weights=x.pt"], "leave model.generator.weights=null"),
         (["model.encoder.weights=x.safetensors"], "leave model.encoder.weights=null"),
     ],
@@ -131,6 +132,42 @@ def test_a_model_of_another_config_is_named(trained: Path, overrides: list[str],
     with pytest.raises(UserError) as caught:
         warm_start.begin_model(build_a3gan(cfg), cfg)
     assert words in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("override", "gone"),
+    [
+        ("model.scu.enabled=false", ("units.1.", "units.2.", "units.3.")),
+        ("model.scu.levels=[3]", ("units.1.", "units.2.")),
+        ("model.scu.filler=false", (".filler.",)),
+        ("model.ainet.policy=false", ()),
+    ],
+)
+def test_a_part_can_be_taken_out_of_a_trained_model(trained: Path, override: str, gone: tuple[str, ...]) -> None:
+    cfg = config(f"model.weights='{trained.as_posix()}'", override)
+    model = build_a3gan(cfg)
+    warm_start.begin_model(model, cfg)
+    tensors, own = checkpoint.load(trained)[0], model.state_dict()
+    for name, value in own.items():
+        assert torch.equal(value, tensors[f"model.{name}"]), name
+    left = [n for n in checkpoint.subset(tensors, "model") if n not in own]
+    assert bool(left) == bool(gone) and all(any(word in name for word in gone) for name in left)
+    assert model.ainet.policy == ("ainet" not in override)
+
+
+@pytest.mark.parametrize(
+    ("key", "was", "now", "less"),
+    [
+        ("model.scu.levels", [1, 2, 3], [2], True),
+        ("model.scu.levels", [2], [1, 2], False),
+        ("model.scu.levels", [1, 2], [3], False),
+        ("model.scu.filler", True, False, True),
+        ("model.scu.filler", False, True, False),
+        ("model.encoder.lateral", 8, 0, False),
+    ],
+)
+def test_parts_are_taken_out_and_none_put_in(key: str, was: object, now: object, less: bool) -> None:
+    assert warm_start._only_less(key, was, now) == less
 
 
 @pytest.fixture(scope="module")
