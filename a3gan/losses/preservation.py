@@ -61,7 +61,8 @@ def tint(image_out: Tensor, image_in: Tensor, cells: int = 8) -> Tensor:
     """L_tint = mean |C(x̂) - C(x)| over cells x cells squares: [N], >= 0, lower is better. Ours.
 
     Images [N, 3, S, S] in [-1, 1]. C is what is not grey, R - Y and B - Y with Y = 0.299 R + 0.587 G + 0.114 B
-    (BT.601), averaged over each square. The light's colour is no part of an identity; brightness, which draws the face, is free.
+    (BT.601), averaged over each square. The light's colour is no part of an identity; brightness, which draws the face,
+    is free.
     """
     difference = F.adaptive_avg_pool2d((image_out - image_in).float(), cells)
     red, green, blue = difference.unbind(1)
