@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import threading
 from abc import abstractmethod
+from collections.abc import Hashable, Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from a3gan import checkpoint
+from a3gan.anonymizers import redraw as anew
 from a3gan.anonymizers.base import FaceAnonymizer, pick_device
 from a3gan.anonymizers.methods import method_of_stage
 from a3gan.data.align import FRAMES
 from a3gan.data.attributes import Policy
+from a3gan.data.mask import face_mask
 from a3gan.errors import UserError
 from a3gan.models.injection import seed_codes
 
 DEFAULT_WEIGHTS = "a3gan_64"
 BATCH = {"cpu": 16, "cuda": 256}  # faces a pass; results do not depend on it
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+REDRAW = 4
 LARGEST_SHIFT = 0.35
 """Mean shift of the five points, in eye distances, above which a result is no face in the old place."""
 
@@ -30,6 +35,13 @@ def dtype_of(precision: str) -> torch.dtype:
     return PRECISIONS[precision]
 
 
+def times(redraw: int) -> int:
+    """The option `redraw`; UserError below 0 or above 100."""
+    if not 0 <= redraw <= 100:
+        raise UserError(f"redraw={redraw}: must be from 0 (never draw a face anew) to 100 times")
+    return redraw
+
+
 class FaceModel(FaceAnonymizer):
     """What a checkpoint and an exported program share. Subclasses set frame, size, z_dim and write `one_pass`, `read`.
 
@@ -39,10 +51,9 @@ class FaceModel(FaceAnonymizer):
     name = "a3gan"
     supports = frozenset({"policy", "seed", "alpha"})
     synthesises = True
+    concurrent = True
     z_dim: int
     batch: int = BATCH["cpu"]
-
-    _known: tuple[Tensor, Tensor] | None = None  # the last faces, and the points that the pass over them read
 
     @abstractmethod
     def one_pass(self, x: Tensor, c: Tensor, z: Tensor, alpha: Tensor) -> Tensor:
@@ -66,20 +77,56 @@ class FaceModel(FaceAnonymizer):
             n = len(x)
             parts.append(self.pass_and_points(x, c.expand(n, -1), z[start : start + n], x.new_full((n,), alpha)))
         images, points = map(torch.cat, zip(*parts, strict=True))
-        self._known = faces, points
+        self._known()[threading.get_ident()] = faces, points
         return images
+
+    @torch.inference_mode()
+    def settle(
+        self, faces: Tensor, seeds: Sequence[int], policy: Policy | None = None,
+        people: Sequence[Hashable] | None = None,
+    ) -> list[int]:  # fmt: skip
+        """See `FaceAnonymizer.settle`: whoever is still alike at alpha = 1 is drawn anew, `redraw` times at most.
+
+        By the dial's end, so that one face gets one seed at every alpha. Rules: `anonymizers.redraw`.
+        """
+        if not self.redraw or not len(faces):
+            return super().settle(faces, seeds, policy, people)
+        self._check(faces, policy, seeds, 1.0)
+        x = faces.to(self.device, torch.float32)
+        c, mask = (policy or Policy()).vector().to(x), face_mask(self.size, self.frame).to(x)
+
+        def draw(rows: list[int], tried: list[int]) -> Tensor:
+            z, parts = seed_codes(tried, self.z_dim).to(x), []
+            for start in range(0, len(rows), self.batch):
+                part = x[rows[start : start + self.batch]]
+                n = len(part)
+                made = self.one_pass(part, c.expand(n, -1), z[start : start + n], part.new_ones(n))
+                parts.append(anew.pasted(part, made.float().clamp(-1, 1), mask))
+            return torch.cat(parts)
+
+        who = range(len(x)) if people is None else people
+        return anew.settled(draw, anew.small_embed(self.frame), x, [int(s) for s in seeds], who, self.redraw)
+
+    def _known(self) -> dict[int, tuple[Tensor, Tensor]]:
+        """By thread: its last faces, and the points that the pass over them read."""
+        return self.__dict__.setdefault("_by_thread", {})
 
     @torch.inference_mode()
     def acceptable(self, before: Tensor, after: Tensor) -> Tensor:
         """Finite, and the five points are where they were: mean shift at most `LARGEST_SHIFT` eye distances."""
+        return self.judged(before, after)[0]
+
+    @torch.inference_mode()
+    def judged(self, before: Tensor, after: Tensor) -> tuple[Tensor, Tensor]:
+        """`acceptable`, and the points [N, 2, 5, 2] before and after that it goes by."""
         from a3gan.scorers.landmarks import eye_distance
 
         fine = super().acceptable(before, after)
-        known, self._known = self._known, None  # not kept: it holds a batch of faces
+        known = self._known().pop(threading.get_ident(), None)  # not kept: it holds a batch of faces
         same = known is not None and len(known[0]) == len(before) and torch.equal(known[0], before.to(known[0]))
-        points = [known[1] if same else self.points(before), self.points(after.nan_to_num())]
-        shift = (points[0] - points[1]).norm(dim=2).mean(1) / eye_distance(points[0])
-        return fine & (shift <= LARGEST_SHIFT).to(fine.device)
+        old, new = known[1] if same else self.points(before), self.points(after.nan_to_num())
+        shift = (old - new).norm(dim=2).mean(1) / eye_distance(old)
+        return fine & (shift <= LARGEST_SHIFT).to(fine.device), torch.stack((old, new), 1)
 
     @torch.inference_mode()
     def points(self, faces: Tensor) -> Tensor:
@@ -96,6 +143,7 @@ class A3ganAnonymizer(FaceModel):
         device: None or 'auto' = cuda where there is one.
         precision: of the feature maps: fp32 (the same face in any batch, to 1e-5), bf16 or fp16, which machines with
             such arithmetic run faster and to about 1e-2.
+        redraw: how many other seeds `settle` tries for a face that still resembles its original; 0 = none.
 
     Raises:
         UserError: the file is missing, cut, foreign, of another stage, or does not fit its own config; an unknown
@@ -103,15 +151,16 @@ class A3ganAnonymizer(FaceModel):
     """
 
     def __init__(
-        self, weights: str | Path = DEFAULT_WEIGHTS, device: str | torch.device | None = None, precision: str = "fp32"
-    ):
+        self, weights: str | Path = DEFAULT_WEIGHTS, device: str | torch.device | None = None, precision: str = "fp32",
+        redraw: int = REDRAW,
+    ):  # fmt: skip
         from a3gan.config import check
         from a3gan.models.build import build_a3gan
         from a3gan.models.inference import FoldedA3GAN
         from a3gan.scorers.attributes import AttributeNetwork
         from a3gan.scorers.blocks import fold
 
-        self.device = pick_device(device)
+        self.device, self.redraw = pick_device(device), times(redraw)
         self.batch = BATCH.get(self.device.type, 16)
         self.path = checkpoint.resolve(weights)
         tensors, self.meta = checkpoint.load(self.path)

@@ -181,7 +181,9 @@ class Anonymizer:
         """
         own = [picture if isinstance(picture, Picture) else Picture(picture) for picture in pictures]
         crops = [self.crops(one.view(), faces) for one, faces in zip(own, records, strict=True)]
-        self.fill([crop for some in crops for crop in some], policy, alpha)
+        flat = [crop for some in crops for crop in some]
+        self.settle(flat, policy, alpha)
+        self.fill(flat, policy, alpha)
         for picture, faces, some in zip(own, records, crops, strict=True):
             self.compose(picture.rgb, faces, some, top=picture.top)
 
@@ -213,21 +215,41 @@ class Anonymizer:
             return fail(record, f"could not be aligned: {error}")
         return torch.from_numpy(face).permute(2, 0, 1).contiguous(), matrix
 
+    def settle(self, crops: Sequence[Crop], policy: Policy | None = None, alpha: float | None = None) -> None:
+        """Gives each record a seed by which its face does not resemble it, see `FaceAnonymizer.settle`."""
+        if not crops or not self.method.redraw or not (self.alpha if alpha is None else alpha):
+            return
+        faces = to_float(torch.stack([crop.face for crop in crops]))
+        seeds = [crop.record.seed for crop in crops]
+        try:
+            seeds = self.method.settle(faces, seeds, policy or self.policy)
+        except FAULTS as error:  # `fill` meets the same fault, tries its halves and says whose it is
+            log.debug("no other seeds were tried (%s)", error)
+        for crop, seed in zip(crops, seeds, strict=True):
+            crop.record.seed = seed
+
     def fill(self, crops: Sequence[Crop], policy: Policy | None = None, alpha: float | None = None) -> None:
-        """`synthesise` for crops of any pictures or frames: sets their `result`, and their `fit`, cheaper for many."""
+        """`synthesise` for crops of any pictures or frames: sets `result`, `points` and `fit`, cheaper for many."""
         if crops:
             before = to_float(torch.stack([crop.face for crop in crops]))
-            after = self.synthesise(before, [crop.record for crop in crops], policy, alpha)
-            for crop, result in zip(crops, after.cpu(), strict=True):
-                crop.result, crop.fit = result, None
+            after, points = self._made(before, [crop.record for crop in crops], policy, alpha)
+            read = [None] * len(crops) if points is None else points.cpu()
+            for crop, result, pair in zip(crops, after.cpu(), read, strict=True):
+                crop.result, crop.points, crop.fit = result, pair, None
             self._fit([crop for crop in crops if crop.record.status == "synthesised"])
 
     def synthesise(
         self, before: Tensor, records: Sequence[FaceRecord], policy: Policy | None = None, alpha: float | None = None
     ) -> Tensor:
         """New faces for aligned ones, both float [N, 3, S, S], in batches; marks the records of those that fail."""
+        return self._made(before, records, policy, alpha)[0]
+
+    def _made(
+        self, before: Tensor, records: Sequence[FaceRecord], policy: Policy | None, alpha: float | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """`synthesise`, and the points [N, 2, 5, 2] that the method read before and after, if it does."""
         if not len(before):
-            return before
+            return before, None
         policy, alpha = policy or self.policy, self.alpha if alpha is None else alpha
         step, parts = self.batch_size or len(before), []
         for start in range(0, len(before), step):
@@ -235,7 +257,7 @@ class Anonymizer:
         after = torch.cat(parts)
         mask = _oval(self.method.size, self.method.frame).to(after)
         change = ((after - before).abs() * mask).mean((1, 2, 3)) / mask.mean()
-        fine, change = self._acceptable(before, after), change.tolist()
+        (fine, points), change = self._judged(before, after), change.tolist()
         # alpha = 0 asks for the reconstruction; then the old face is what should come back.
         must_change = self.method.synthesises and alpha > 0
         for i, record in enumerate(records):
@@ -243,7 +265,7 @@ class Anonymizer:
                 fail(record, "its result is no face in the old place")
             elif record.status == "synthesised" and must_change and not change[i] >= LEAST_CHANGE:
                 fail(record, "its result is too close to the original")
-        return after
+        return after, points
 
     def compose(
         self, canvas: np.ndarray, records: Sequence[FaceRecord], crops: Sequence[Crop], *,
@@ -337,10 +359,15 @@ class Anonymizer:
         parts = (slice(0, half), slice(half, None))
         return torch.cat([self._passes(before[part], records[part], policy, alpha) for part in parts])
 
-    def _acceptable(self, before: Tensor, after: Tensor) -> list[bool]:
+    def _judged(self, before: Tensor, after: Tensor) -> tuple[list[bool], Tensor | None]:
+        """Which results are acceptable, and the points that the method read for that, if it says."""
         step = self.batch_size or len(before)
-        pairs = zip(before.split(step), after.split(step), strict=True)
-        return [good for old, new in pairs for good in self.method.acceptable(old, new).tolist()]
+        pairs = list(zip(before.split(step), after.split(step), strict=True))
+        judge = getattr(self.method, "judged", None)
+        if judge is None:
+            return [good for old, new in pairs for good in self.method.acceptable(old, new).tolist()], None
+        fine, points = map(torch.cat, zip(*(judge(old, new) for old, new in pairs), strict=True))
+        return fine.tolist(), points
 
 
 @lru_cache(maxsize=8)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
@@ -42,6 +42,8 @@ class FaceAnonymizer(ABC):
     device       where it runs; faces on another device are moved there and back
     options      its constructor's own options, as far as `methods.create` was given any
     redaction    for redactions: how pictures are done, at their own resolution and without `anonymize`; else None
+    concurrent   True if several threads may call it at the same time
+    redraw       how many other seeds `settle` tries for a face that resembles its original; 0 = it tries none
     """
 
     name: str
@@ -52,6 +54,8 @@ class FaceAnonymizer(ABC):
     device: torch.device = torch.device("cpu")
     options: Mapping[str, Any] = MappingProxyType({})
     redaction: Redaction | None = None
+    concurrent: bool = False
+    redraw: int = 0
 
     def anonymize(
         self, faces: Tensor, *, policy: Policy | None = None, seeds: Sequence[int] | None = None, alpha: float = 1.0
@@ -79,6 +83,21 @@ class FaceAnonymizer(ABC):
     @abstractmethod
     def _anonymize(self, faces: Tensor, policy: Policy | None, seeds: list[int], alpha: float) -> Tensor:
         """Checked arguments, float32 faces on `device`, N > 0; sets its own grad mode. Same shape and device out."""
+
+    def settle(
+        self, faces: Tensor, seeds: Sequence[int], policy: Policy | None = None,
+        people: Sequence[Hashable] | None = None,
+    ) -> list[int]:  # fmt: skip
+        """The seeds to use in place of `seeds`, so that no result resembles its original: deterministic.
+
+        Here: those given. For methods that may draw a face anew; pictures call it for each face, videos once a person,
+        whose face must not change from frame to frame.
+
+        Args:
+            faces, seeds, policy: as for `anonymize`. people: who each face is; those of one person get one seed. None =
+                each is somebody else.
+        """
+        return [int(seed) for seed in seeds]
 
     def acceptable(self, before: Tensor, after: Tensor) -> Tensor:
         """bool [N]: which results are fit to be shown (composing mosaics the others). Here: all values are finite."""

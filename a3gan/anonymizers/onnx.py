@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from a3gan.anonymizers.a3gan import BATCH, FaceModel
+from a3gan.anonymizers.a3gan import BATCH, REDRAW, FaceModel, times
 from a3gan.data.align import FRAMES
 from a3gan.data.attributes import SCHEMA
 from a3gan.errors import UserError
@@ -25,15 +25,18 @@ class OnnxAnonymizer(FaceModel):
     Args:
         weights: a file of `a3gan export --format onnx`.
         device: 'cpu' or 'cuda'; None or 'auto' = cuda where onnxruntime has it. Faces stay in the CPU's memory.
-        threads: of one operation; 0 = as many as torch uses.
+        threads: of one operation; 0 = as many as torch uses. redraw: as of `A3ganAnonymizer`.
 
     Raises:
         UserError: onnxruntime is not installed; the file is missing, cut, foreign or made for another schema; the
             device asked for is not the one that onnxruntime then uses.
     """
 
-    def __init__(self, weights: str | Path, device: str | torch.device | None = None, threads: int = 0):
-        self.path = Path(weights)
+    def __init__(
+        self, weights: str | Path, device: str | torch.device | None = None, threads: int = 0,
+        redraw: int = REDRAW,
+    ):  # fmt: skip
+        self.path, self.redraw = Path(weights), times(redraw)
         if not self.path.is_file():
             raise UserError(f"{self.path}: no such file; `a3gan export CHECKPOINT --format onnx` makes one")
         self.session = _session(self.path, None if device is None else str(device), threads)

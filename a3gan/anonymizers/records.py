@@ -39,6 +39,7 @@ class Crop:
     """One face aligned: uint8 [3, S, S]; matrix float64 [2, 3], picture to crop; result: its new face, in [-1, 1].
 
     fit: [3, 5], what brings the new face to the colours of the old (`media.compose.seam_fit`).
+    points: [2, 5, 2], before and after in units of the frame, as the method itself read them; None if it does not.
     """
 
     record: FaceRecord
@@ -46,6 +47,7 @@ class Crop:
     matrix: Tensor
     result: Tensor | None = None
     fit: Tensor | None = None
+    points: Tensor | None = None
 
 
 @dataclass

@@ -155,6 +155,8 @@ class Method:
         return after, failed
 
     def _anonymize(self, faces: torch.Tensor, seeds: list[int]) -> torch.Tensor:
+        if self.alpha:
+            seeds = self.anonymizer.settle(faces, seeds, self.policy)
         return self.anonymizer.anonymize(faces, policy=self.policy, seeds=seeds, alpha=self.alpha)
 
     def _crops(self, before: View, own_frame: str, seeds: list[int]) -> View:

@@ -81,19 +81,13 @@ class Ledger:
         return (self.compare or self.sheet) and work.index in self._frames
 
     def synthesised(self, faces: Sequence[Face]) -> None:
-        """Reads the points of faces in the blocks that jitter is measured on."""
-        reader = getattr(self.method, "points", None)
-        faces = [face for face in faces if self._reads_jitter(face)]
-        if not self.compare or reader is None or not faces:
-            return
-        before = to_float(torch.stack([face.crop.face for face in faces]))
-        after = torch.stack([face.crop.result for face in faces]).to(before)
-        for face, *points in zip(faces, reader(before), reader(after), strict=True):
-            back = invert(torch.as_tensor(face.crop.matrix).double())
-            pixels = (p.double().cpu() * self.method.size - 0.5 for p in points)
-            self.entries[face.track.number].points[face.index] = tuple(
-                transform_points(p, back).numpy() for p in pixels
-            )
+        """Keeps the points of faces in the blocks that jitter is measured on, if the method reads any."""
+        for face in faces if self.compare else ():
+            if face.crop.points is None or not self._reads_jitter(face):
+                continue
+            pixels = face.crop.points.double() * self.method.size - 0.5
+            old, new = transform_points(pixels, invert(torch.as_tensor(face.crop.matrix).double())).numpy()
+            self.entries[face.track.number].points[face.index] = old, new
 
     def _reads_jitter(self, face: Face) -> bool:
         return face.record.status == "synthesised" and face.index in self._jitter.get(face.track.number, ())

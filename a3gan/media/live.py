@@ -96,6 +96,7 @@ class LivePass(SecondPass):
     def __init__(self, anonymizer: Anonymizer, settings: Settings):
         super().__init__(anonymizer, [], {}, batch=None, alpha=settings.alpha)
         self.settings, self.pending, self.counts = settings, 4, Counter()
+        self.passes = 1  # frames come no faster than they are shown
         self.hold, self.redact_unsure = 0, False  # what is seen of a track grows from frame to frame
 
     def align(self, frames: Iterable[Frame]) -> Iterator[Work]:
@@ -103,13 +104,30 @@ class LivePass(SecondPass):
 
         def named() -> Iterator[Frame]:
             for frame in frames:
-                for track, _ in self.by_frame[frame.index]:
-                    self.seeds.setdefault(track.number, self._seed(track.number))
+                for track, sighting in self.by_frame[frame.index]:
+                    if track.number not in self.seeds:
+                        self.seeds[track.number] = self._unlike(frame, sighting, self._seed(track.number))
                 yield frame
 
         for work in super().align(named()):
             del self.by_frame[work.index]
             yield work
+
+    def _unlike(self, frame: Frame, sighting: Sighting, seed: int) -> int:
+        """Another seed where this one's face resembles the first sighting; later ones do not change it any more."""
+        import torch
+
+        from a3gan.data.ranges import to_float
+        from a3gan.media.people import aligned
+
+        method = self.anonymizer.method
+        if not method.redraw or not self.settings.alpha:
+            return seed
+        crop = aligned(frame.image, sighting.landmarks, method.size, method.frame)
+        if crop is None:
+            return seed
+        face = to_float(torch.from_numpy(crop).permute(2, 0, 1)[None].contiguous())
+        return method.settle(face, [seed], self.policy or self.anonymizer.policy)[0]
 
     def _seed(self, number: int) -> int:
         import secrets

@@ -58,6 +58,8 @@ class Person:
 class People:
     """The persons of a run, over all its files; numbers go on from file to file.
 
+    crops: what `look` saw last, by the track's number, the sharpest first: uint8 [S, S, 3].
+
     Args:
         recogniser: as `scorers.identity.load_recogniser`; None = identity_small, loaded when first needed.
         same: cosine from which two tracks are one person.
@@ -66,6 +68,7 @@ class People:
     def __init__(self, recogniser: Any = None, same: float = SAME) -> None:
         self._recogniser, self.same = recogniser, same
         self.persons: list[Person] = []
+        self.crops: dict[int, list[np.ndarray]] = {}
 
     @property
     def recogniser(self) -> Any:
@@ -73,9 +76,12 @@ class People:
             self._recogniser = small_recogniser()
         return self._recogniser
 
-    def look(self, frames: Iterable[Any], tracks: Sequence[Track]) -> Embeddings:
+    def look(
+        self, frames: Iterable[Any], tracks: Sequence[Track], like: tuple[str, int] = ("face", 64)
+    ) -> Embeddings:
         """Embeddings of the sharpest sightings of each track; tracks without a usable one are missing.
 
+        like: frame and side of what is kept of them in `crops`.
         frames: with `index` and `image` (only those needed are asked for their image), e.g. a `VideoReader`; taken in a
         thread of their own, some ahead.
         """
@@ -86,7 +92,8 @@ class People:
         for track in tracks:
             for frame in candidates(track):
                 wanted.setdefault(frame, []).append(track)
-        crops: dict[int, list[tuple[float, np.ndarray]]] = {}
+        crops: dict[int, list[tuple[float, np.ndarray, np.ndarray]]] = {}
+        self.crops = {}
         if not wanted:
             return {}
         with Flow() as flow:
@@ -94,13 +101,16 @@ class People:
             _ = self.recogniser  # loaded while the first frames are decoded, and not by two threads at once below
             for frame in ahead:
                 for track in wanted[frame.index]:
-                    crop = aligned(frame.image, track.sightings[frame.index].landmarks)
-                    if crop is not None:
+                    points = track.sightings[frame.index].landmarks
+                    crop = aligned(frame.image, points)
+                    own = crop if like == ("face", 64) else aligned(frame.image, points, like[1], like[0])
+                    if crop is not None and own is not None:
                         best = crops.setdefault(track.number, [])
-                        best.append((sharpness(crop), crop))
+                        best.append((sharpness(crop), crop, own))
                         best.sort(key=lambda pair: -pair[0])
                         del best[SIGHTINGS:]
-        chosen = [[crop for _, crop in best] for best in crops.values()]
+        self.crops = {number: [own for _, _, own in best] for number, best in crops.items()}
+        chosen = [[crop for _, crop, _ in best] for best in crops.values()]
         return dict(zip(crops, on_all_cores(self.embed, chosen), strict=True))
 
     def embed(self, crops: Sequence[np.ndarray]) -> np.ndarray:
@@ -240,13 +250,15 @@ def _front(sighting: Sighting) -> float:
     return sighting.eye_distance * max(0.0, 1 - turn)
 
 
-def aligned(image: np.ndarray, landmarks: np.ndarray | None, size: int = 64) -> np.ndarray | None:
-    """Crop uint8 [S, S, 3] of frame `face`; None where the points allow none or half of it lies outside."""
+def aligned(
+    image: np.ndarray, landmarks: np.ndarray | None, size: int = 64, frame: str = "face"
+) -> np.ndarray | None:
+    """Crop uint8 [S, S, 3] of that frame; None where the points allow none or half of it lies outside."""
     from a3gan.data.align import similarity, warp
 
     if landmarks is None:
         return None
-    matrix = similarity(np.asarray(landmarks)[None], "face", size)[0]
+    matrix = similarity(np.asarray(landmarks)[None], frame, size)[0]
     if not matrix.isfinite().all():
         return None
     try:

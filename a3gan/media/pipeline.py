@@ -11,6 +11,7 @@ import inspect
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from pathlib import Path
@@ -28,6 +29,7 @@ from a3gan.versions import versions
 
 if TYPE_CHECKING:
     from a3gan.anonymizers.anonymizer import Anonymizer
+    from a3gan.anonymizers.base import FaceAnonymizer
     from a3gan.media.settings import Settings
     from a3gan.media.track import Track
     from a3gan.media.video import VideoInfo, VideoReader
@@ -97,12 +99,13 @@ def anonymize_video(
     refuse_impossible(anonymizer, settings, policy)
     whom = whom or Whom(settings, lambda: anonymizer.detector)
     found = search() if search is not None else find_tracks(source, lambda: anonymizer.detector, settings, progress)
-    name_people(found, whom)
+    draws = anonymizer.method if settings.alpha else None
+    name_people(found, whom, method=draws)
     scanned = time.perf_counter() - began
-    seeds = whom.track_seeds(found.tracks, Path(source).name)
+    seeds = whom.track_seeds(found.tracks, Path(source).name, draws, policy)
     ledger = account.Ledger(found.tracks, anonymizer.method, sheet_path is not None, compare)
     stages = SecondPass(anonymizer, found.tracks, seeds, ledger, batch=batch, policy=policy, alpha=settings.alpha)
-    with found.reader as reader:
+    with found.reader as reader, ThreadPoolExecutor(1, "a3gan-account") as aside:
         with VideoWriter(
             output, reader.info, Path(source), audio=settings.audio, codec=settings.codec, crf=settings.crf,
             preset=settings.preset, metadata=settings.metadata, start=settings.start, end=settings.end,
@@ -111,10 +114,11 @@ def anonymize_video(
             damage = {"broken_frames": reader.broken, "damaged_frames": reader.damaged}
             if found.frames is not None and frames != found.frames:  # inside: so that nothing gets the final name
                 raise UserError(f"{source}: gave {found.frames} frames, then {frames}; is it still being written?")
+            tracks = aside.submit(ledger.tracks)  # while the file is finished and checked
     seconds = {"scan": scanned, **busy, "all": time.perf_counter() - began}
     report = VideoReport(str(source), Path(output))
     files = damage | {"notes": [*reader.info.notes, *writer.notes], "dropped_tracks": list(writer.dropped)}
-    report.account = _account(report, anonymizer, settings, found, ledger, {"frames": frames} | files, seconds)
+    report.account = _account(report, anonymizer, settings, found, tracks.result(), {"frames": frames} | files, seconds)
     if sheet_path is not None:
         from a3gan.media.contact import contact_sheet
 
@@ -217,21 +221,21 @@ def each_alone(tracks: Sequence[Track]) -> list[Track]:
     return [Track(number, {frame: one}) for number, (frame, one) in enumerate(found)]
 
 
-def name_people(found: Found, whom: Whom, always: bool = False) -> None:
-    """Joins tracks of one person, and marks those to keep by the reference photos."""
+def name_people(found: Found, whom: Whom, always: bool = False, method: FaceAnonymizer | None = None) -> None:
+    """Joins tracks of one person, marks those to keep by the reference photos; method: see `Whom.name_tracks`."""
 
     def frames() -> Iterator[Any]:
         with found.reader as reader:
             yield from reader
 
-    whom.name_tracks(frames, found.tracks, always)
+    whom.name_tracks(frames, found.tracks, always, method)
 
 
 def _account(
-    report: VideoReport, anonymizer: Anonymizer, settings: Settings, found: Found, ledger: account.Ledger,
+    report: VideoReport, anonymizer: Anonymizer, settings: Settings, found: Found, tracks: list[dict[str, Any]],
     video: dict[str, Any], seconds: dict[str, float],
 ) -> dict[str, Any]:  # fmt: skip
-    tracks, info = ledger.tracks(), found.info
+    info = found.info
     seen = {index for track in found.tracks for index in track.sightings}
     return {
         "what": "account of a3gan anonymize",

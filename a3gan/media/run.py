@@ -188,12 +188,14 @@ class _Run:
             account.write_json(job.account, job.record | {"versions": versions()})
 
     def _photo(self, job: Job, source: dict[str, Any]) -> None:
-        settings = self.settings
+        settings, seeds = self.settings, self.whom.photo_seeds()
         file = anonymize_photo(
             job.source, job.output, self.anonymizer, seed=settings.secret, alpha=settings.alpha,
-            identity="track" if settings.identity == "person" else settings.identity, seeds=self.whom.photo_seeds(),
+            identity="track" if settings.identity == "person" else settings.identity, seeds=seeds,
             metadata=settings.metadata, show=self.show,
         )  # fmt: skip
+        if seeds is not None:
+            self.whom.note_photo(file.records)
         job.status, job.faces, job.fallback = file.status, file.faces, file.mosaicked
         job.kept = sum(record.status == "kept" for record in file.records)
         plan.note_photo(job, self.stamp, source)

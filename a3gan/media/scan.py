@@ -68,11 +68,12 @@ def scan(
     # Weak hints are wanted here: they are looked into, and kept only where a track confirms them.
     detector = detector.sensitive() if hasattr(detector, "sensitive") else detector
     plan = Plan(max(1, stride), scale, thresh, info)
-    worker = _Scanner(detector, plan, Scan(info=info, stride=plan.stride))
+    near = detector.larger(LOOK // 2) if hasattr(detector, "larger") else detector
     total = getattr(info, "expected_frames", None)
-    with Flow() as flow:
+    with Shared(detector) as far, Shared(near) as around, Flow() as flow:
+        worker = _Scanner(around, getattr(detector, "min_face", 20), plan, Scan(info=info, stride=plan.stride))
         frames = flow.ahead("decode", read(reader), depth=2 * plan.stride)
-        for chunk in flow.ahead("search", WholeSearch(detector, plan, batch).chunks(frames), depth=1):
+        for chunk in flow.ahead("search", WholeSearch(far, plan, batch).chunks(frames), depth=1):
             worker.take(chunk)
             if progress is not None:
                 progress(worker.result.frames, total)
@@ -85,14 +86,13 @@ Ask = tuple[int, tuple[int, ...], tuple[int, int]]  # a second look: frame, wind
 class _Scanner:
     """Second looks, and their state between chunks: frames at hand, and the changes from frame to frame.
 
+    near: the detector for them; min_face: the smallest face that is looked for in whole frames.
     looks: all frames searched whole, in order; alone[k]: faces that only one of looks k and k + 1 has, with which of
     the two.
     """
 
-    def __init__(self, detector: Detector, plan: Plan, result: Scan):
-        self.plan, self.result = plan, result
-        self.min_face = getattr(detector, "min_face", 20)
-        self.near = Shared(detector.larger(LOOK // 2) if hasattr(detector, "larger") else detector)
+    def __init__(self, near: Shared, min_face: int, plan: Plan, result: Scan):
+        self.near, self.min_face, self.plan, self.result = near, min_face, plan, result
         self.held: list[Any] = []
         self.changes: list[float] = []
         self.looks: list[int] = []

@@ -6,14 +6,15 @@ What is searched here depends on the frames alone, so it goes on while those loo
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from types import TracebackType
 from typing import Any, Protocol
 
 import numpy as np
-import torch
 
 from a3gan.media.detect import Faces
-from a3gan.media.threads import cores, on_all_cores
+from a3gan.media.threads import at_once
 
 CHUNK_BYTES = 200_000_000  # of a chunk's frames, were they converted to RGB
 GRAY = 48  # px, longest side of the pictures that cuts are read from
@@ -32,19 +33,40 @@ class Detector(Protocol):
 
 
 class Shared:
-    """A detector that searches parts of a batch at the same time, where it runs on a CPU."""
+    """A detector that searches parts of a batch at the same time, where it runs on a CPU.
+
+    Has threads of its own, from batch to batch. A context manager, which ends them.
+    """
 
     def __init__(self, detector: Detector):
         self.detector = detector
         cpu = getattr(getattr(detector, "device", None), "type", "cpu") == "cpu"
-        self.parts = max(1, cores() // max(1, torch.get_num_threads())) if cpu else 1
+        self.parts = at_once() if cpu else 1
+        self._pool = ThreadPoolExecutor(self.parts, "a3gan-detect")
+
+    def __enter__(self) -> Shared:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._pool.shutdown(cancel_futures=True)
+
+    def begin(self, images: list[np.ndarray]) -> list[Future[list[Faces]]]:
+        """Starts `detect`; `result_of` gives what it gives."""
+        count = min(self.parts, len(images))
+        edges = [len(images) * k // max(1, count) for k in range(count + 1)]
+        parts = [images[a:b] for a, b in zip(edges[:-1], edges[1:], strict=True)]
+        return [self._pool.submit(self.detector.detect, part) for part in parts]
 
     def detect(self, images: list[np.ndarray]) -> list[Faces]:
         """As the detector's own: a result does not depend on which pictures share a pass, to rounding."""
-        count = max(1, min(self.parts, len(images)))
-        edges = [len(images) * k // count for k in range(count + 1)]
-        parts = [images[a:b] for a, b in zip(edges[:-1], edges[1:], strict=True)]
-        return [faces for found in on_all_cores(self.detector.detect, parts) for faces in found]
+        return result_of(self.begin(images))
+
+
+def result_of(begun: list[Future[list[Faces]]]) -> list[Faces]:
+    """The faces of each picture, when they are found."""
+    return [faces for part in begun for faces in part.result()]
 
 
 @dataclass(frozen=True)
@@ -93,14 +115,24 @@ class Chunk:
     faces: list[Faces] = field(default_factory=list)
 
 
+@dataclass
+class _Search:
+    """A chunk that is being searched. factors: of each picture's sides to the full-size frame's."""
+
+    chunk: Chunk
+    factors: list[tuple[float, float]]
+    begun: list[Future[list[Faces]]]
+
+
 class WholeSearch:
     """Searches a clip chunk by chunk; an iterator is made once.
 
-    batch: looks of a chunk, None = by the frames' size.
+    A chunk's search begins before that of the one before has ended, so that no core waits for the last picture of
+    either. batch: looks of a chunk, None = by the frames' size.
     """
 
-    def __init__(self, detector: Detector, plan: Plan, batch: int | None = None):
-        self.detector, self.plan, self.batch = Shared(detector), plan, batch
+    def __init__(self, detector: Shared, plan: Plan, batch: int | None = None):
+        self.detector, self.plan, self.batch = detector, plan, batch
         self.gray: np.ndarray | None = None
         self.before: Any = None  # the last frame of the chunk before
         self.seen = -1  # the last frame searched
@@ -108,6 +140,16 @@ class WholeSearch:
 
     def chunks(self, frames: Iterable[tuple[Any, np.ndarray]]) -> Iterator[Chunk]:
         """frames: with their small grey pictures, see `read`."""
+        before: _Search | None = None
+        for items, last in self._parts(frames):
+            search = self._begun(items, last)
+            if before is not None:
+                yield self._searched(before)
+            before = search
+        yield self._searched(before)
+
+    def _parts(self, frames: Iterable[tuple[Any, np.ndarray]]) -> Iterator[tuple[list[tuple[Any, np.ndarray]], bool]]:
+        """The frames of each chunk, and whether it is the last; one chunk at least."""
         held: list[tuple[Any, np.ndarray]] = []
         most = None
         for item in frames:
@@ -116,12 +158,12 @@ class WholeSearch:
                 looks = CHUNK_BYTES // (self.plan.stride * width * height * 3)
                 most = self.plan.stride * (self.batch or max(1, min(8, looks)))
             if len(held) >= most:
-                yield self._searched(held, False)
+                yield held, False
                 held = []
             held.append(item)
-        yield self._searched(held, True)
+        yield held, True
 
-    def _searched(self, items: list[tuple[Any, np.ndarray]], last: bool) -> Chunk:
+    def _begun(self, items: list[tuple[Any, np.ndarray]], last: bool) -> _Search:
         chunk = Chunk([frame for frame, _ in items], last)
         for _, gray in items:
             chunk.changes.append(0.0 if self.gray is None else change(self.gray, gray))
@@ -130,12 +172,18 @@ class WholeSearch:
         at = dict(enumerate(chunk.frames, start)) | ({} if self.before is None else {start - 1: self.before})
         chunk.looks = [i for i in self._looks(start, chunk) if i > self.seen]
         pictures = [self._picture(at[i], i) for i in chunk.looks]
-        for i, picture, faces in zip(chunk.looks, pictures, self.detector.detect(pictures), strict=True):
-            width, height = self.plan.size(at[i])
-            chunk.faces.append(self.plan.strong(scaled(faces, width / picture.shape[1], height / picture.shape[0])))
         if at:
             self.before, self.seen = at[self.count - 1], max([self.seen, *chunk.looks])
-        return chunk
+        factors = []
+        for i, picture in zip(chunk.looks, pictures, strict=True):
+            width, height = self.plan.size(at[i])
+            factors.append((width / picture.shape[1], height / picture.shape[0]))
+        return _Search(chunk, factors, self.detector.begin(pictures))
+
+    def _searched(self, search: _Search) -> Chunk:
+        pairs = zip(search.factors, result_of(search.begun), strict=True)
+        search.chunk.faces += [self.plan.strong(scaled(faces, *factors)) for factors, faces in pairs]
+        return search.chunk
 
     def _looks(self, start: int, chunk: Chunk) -> list[int]:
         """Frames to search whole, in order; the first may be the last of the chunk before."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ from a3gan.anonymizers.records import Crop, FaceRecord, fail
 from a3gan.media.detections import find_landmarks
 from a3gan.media.fit import unfit
 from a3gan.media.flow import DEPTH, Flow
+from a3gan.media.threads import at_once
 
 if TYPE_CHECKING:
     from a3gan.data.attributes import Policy
@@ -30,7 +32,8 @@ if TYPE_CHECKING:
 
 BATCH = {"cpu": 16, "cuda": 128}  # faces a pass by default
 PENDING = {"cpu": 24, "cuda": 192}  # frames that wait for a batch to fill, at most
-PENDING_BYTES = 256 * 2**20  # and the bytes of their pictures
+PENDING_BYTES = 256 * 2**20  # and the bytes of their pictures, and of those whose passes run
+PASSES = 2  # that run at the same time, at most
 QUEUE, QUEUE_BYTES = 32, 48 * 2**20  # frames, and bytes of them, that wait on either side of the passes, at most
 HOLD = 8  # frames: between two redactions of a track that are no further apart, new faces would only flash up
 Progress = Callable[[str, int, int | None], None]  # stage, frames done, frames of all
@@ -84,6 +87,7 @@ class SecondPass:
         device = anonymizer.method.device.type
         self.anonymizer, self.policy, self.alpha, self.ledger = anonymizer, policy, alpha, ledger
         self._batch, self.pending = batch or BATCH.get(device, 16), PENDING.get(device, 24)
+        self.passes = min(PASSES, at_once()) if anonymizer.method.concurrent and device == "cpu" else 1
         self.seeds = seeds
         self.hold, self.redact_unsure = HOLD, True
         self.colours: dict[int, Tensor] = {}  # of each track, so that they are steady
@@ -131,17 +135,32 @@ class SecondPass:
         return face
 
     def synthesise(self, works: Iterable[Work]) -> Iterator[Work]:
-        """New faces for all, in passes over as many faces as a batch holds, whatever frames they are of."""
+        """New faces for all, in passes over as many faces as a batch holds, whatever frames they are of.
+
+        Where a picture has many faces this takes longer than all other stages, and a pass fills one core: so the next
+        pass begins while the one before runs. Which faces share a pass follows from the frames alone.
+        """
+        with ThreadPoolExecutor(self.passes, "a3gan-pass") as pool:
+            going: deque[Future[list[Work]]] = deque()
+            for part in self._parts(works, going):
+                going.append(pool.submit(self._pass, part))
+                while len(going) >= self.passes:
+                    yield from going.popleft().result()
+            while going:
+                yield from going.popleft().result()
+
+    def _parts(self, works: Iterable[Work], going: Sequence[Any]) -> Iterator[list[Work]]:
+        """Successive frames for a pass each; those without a face wait for no other, unless passes are `going`."""
         waiting: list[Work] = []
         faces = 0
         for work in works:
             waiting.append(work)
             faces += sum(face.crop is not None for face in work.faces)
-            full = len(waiting) * work.bytes > PENDING_BYTES or len(waiting) >= self.pending
-            if faces >= self.batch or full or not faces:
-                yield from self._pass(waiting)
+            full = len(waiting) * work.bytes * self.passes > PENDING_BYTES or len(waiting) >= self.pending
+            if faces >= self.batch or full or not (faces or going):
+                yield waiting
                 waiting, faces = [], 0
-        yield from self._pass(waiting)
+        yield waiting
 
     def _pass(self, works: list[Work]) -> list[Work]:
         faces = [face for work in works for face in work.faces if face.crop is not None]

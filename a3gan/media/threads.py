@@ -22,12 +22,17 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def at_once() -> int:
+    """How many calls at the same time fill the cores, each of them with torch's threads."""
+    return max(1, cores() // max(1, torch.get_num_threads()))
+
+
 def on_all_cores(work: Callable[[T], R], items: Sequence[T]) -> list[R]:
     """``[work(item) for item in items]``, as many at the same time as cores are left by torch's own threads.
 
     Work that goes to and fro between torch and Python fills hardly more than one core by itself.
     """
-    count = min(max(1, cores() // max(1, torch.get_num_threads())), len(items))
+    count = min(at_once(), len(items))
     if count < 2:
         return [work(item) for item in items]
     with ThreadPoolExecutor(count) as pool:

@@ -117,7 +117,7 @@ def _assign(
     """Pairs (detection, chain) of least total cost."""
     if not rows or not open_:
         return []
-    cost = np.stack([_cost(chains[j], boxes[rows], points[rows], frame, reach) for j in open_], 1)
+    cost = _cost([chains[j] for j in open_], boxes[rows], points[rows], frame, reach)
     possible = cost < _NEVER
     if possible.sum(0).max() <= 1 and possible.sum(1).max() <= 1:
         pairs = np.nonzero(possible)  # nothing to choose
@@ -146,21 +146,26 @@ def assignment() -> Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]:
     return linear_sum_assignment
 
 
-def _cost(chain: Chain, boxes: np.ndarray, points: np.ndarray, frame: int, reach: float) -> np.ndarray:
-    """Cost [n] of taking each detection as the chain's next; `_NEVER` where it is too far or too different in size."""
-    last = max(chain.seen)
-    box, marks, _ = chain.seen[last]
-    shift = _motion(chain, last) * min(frame - last, 8)
-    side = (sides(boxes) + sides(box)) / 2
-    near = min(NEAR + NEAR_PER_FRAME * (frame - last), reach)
-    ratio = np.abs(np.log(sides(boxes) / sides(box)))
-    best = np.full(len(boxes), _NEVER)
+def _cost(chains: list[Chain], boxes: np.ndarray, points: np.ndarray, frame: int, reach: float) -> np.ndarray:
+    """Cost [n, m] of taking each of n detections as the next of each of m chains; `_NEVER` where it is too far or too
+    different in size."""
+    ends = [max(chain.seen) for chain in chains]
+    box, marks = (np.stack([c.seen[last][k] for c, last in zip(chains, ends, strict=True)]) for k in (0, 1))
+    since = frame - np.array(ends)
+    motion = np.stack([_motion(chain, last) for chain, last in zip(chains, ends, strict=True)])
+    shift = motion * np.minimum(since, 8)[:, None]
+    old, new = sides(box)[None], sides(boxes)[:, None]
+    side = (new + old) / 2
+    near = np.minimum(NEAR + NEAR_PER_FRAME * since, reach)
+    ratio = np.abs(np.log(new / old))
+    best = np.full((len(boxes), len(chains)), _NEVER)
     # Where it was, and where its motion leads: the better of the two, since either may be wrong.
-    for move in (np.zeros(2), shift):
+    for move in (np.zeros_like(shift), shift):
         at = box + np.tile(move, 2)
-        centre = np.linalg.norm((boxes[:, :2] + boxes[:, 2:] - at[:2] - at[2:]) / 2, axis=1) / side
-        spread = np.linalg.norm(points - marks - move, axis=2).mean(1) / side
-        cost = (1 - overlap(at[None], boxes)[0]) + centre + spread + ratio + 0.02 * (frame - last)
+        apart = (boxes[:, None, :2] + boxes[:, None, 2:] - at[None, :, :2] - at[None, :, 2:]) / 2
+        centre = np.linalg.norm(apart, axis=2) / side
+        spread = np.linalg.norm(points[:, None] - marks[None] - move[None, :, None], axis=3).mean(2) / side
+        cost = (1 - overlap(boxes, at)) + centre + spread + ratio + 0.02 * since
         best = np.minimum(best, np.where((centre <= near) & (ratio <= SCALE), cost, _NEVER))
     return best
 

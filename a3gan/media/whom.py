@@ -1,4 +1,8 @@
-"""Who is who in a run: persons over all its files, seeds of their new faces, and who is to be left alone."""
+"""Who is who in a run: persons over all its files, seeds of their new faces, and who is to be left alone.
+
+A seed follows from the key and the person. Where the face that it gives resembles the person, another is drawn, which
+the person then keeps for the whole run.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +15,14 @@ import numpy as np
 from a3gan.anonymizers.base import face_seed
 
 if TYPE_CHECKING:
+    from a3gan.anonymizers.base import FaceAnonymizer
     from a3gan.anonymizers.records import FaceRecord
+    from a3gan.data.attributes import Policy
     from a3gan.media.people import People, References
     from a3gan.media.settings import Settings
     from a3gan.media.track import Track
+
+LOOKED_AT = 3  # sightings of a track by which a seed is judged
 
 
 class Whom:
@@ -25,6 +33,8 @@ class Whom:
         self._people: People | None = None
         self._references: References | None = None
         self._secret = secrets.token_hex(16)  # of identity 'random'
+        self._settled: dict[int, int] = {}  # first seed -> the one in its place
+        self._asked: list[int | None] = []  # first seeds of the photo that `photo_seeds` saw last
 
     @property
     def people(self) -> People:
@@ -44,13 +54,20 @@ class Whom:
             self._references = References.load(folder, self.people, self._detector())
         return self._references
 
-    def name_tracks(self, frames: Callable[[], Iterable[Any]], tracks: Sequence[Track], always: bool = False) -> None:
-        """Sets `person` where identity is by person (or `always`) and tracks have none, and `keep` by references."""
+    def name_tracks(
+        self, frames: Callable[[], Iterable[Any]], tracks: Sequence[Track], always: bool = False,
+        method: FaceAnonymizer | None = None,
+    ) -> None:  # fmt: skip
+        """Sets `person` where identity is by person (or `always`) and tracks have none, and `keep` by references.
+
+        method: also looks at the faces for `track_seeds`, where it may draw one anew.
+        """
         known = bool(tracks) and all(track.person >= 0 for track in tracks)
         name = (always or self.settings.identity == "person") and not known
-        if not tracks or not (name or self.references is not None):
+        draws = method is not None and method.redraw > 0
+        if not tracks or not (name or draws or self.references is not None):
             return
-        embeddings = self.people.look(frames(), tracks)
+        embeddings = self.people.look(frames(), tracks, (method.frame, method.size) if draws else ("face", 64))
         if name:
             self.people.name(tracks, embeddings)
         if self.references is not None:
@@ -70,9 +87,32 @@ class Whom:
             return face_seed(secret, "fixed")
         return face_seed(secret, f"person {person}" if identity == "person" and person >= 0 else else_named)
 
-    def track_seeds(self, tracks: Sequence[Track], name: str) -> dict[int, int]:
-        """Seed of each track's new face by its number. name: of the file, so that tracks 0 of two files differ."""
-        return {track.number: self.seed(track.person, f"{name} track {track.number}") for track in tracks}
+    def track_seeds(
+        self, tracks: Sequence[Track], name: str, method: FaceAnonymizer | None = None, policy: Policy | None = None
+    ) -> dict[int, int]:
+        """Seed of each track's new face by its number. name: of the file, so that tracks 0 of two files differ.
+
+        method: by which results are drawn and looked at (`FaceAnonymizer.settle`), on what `name_tracks` saw.
+        """
+        first = {track.number: self.seed(track.person, f"{name} track {track.number}") for track in tracks}
+        if method is not None and method.redraw > 0:
+            self._settle([track for track in tracks if not track.keep], first, method, policy)
+        return {number: self._settled.get(seed, seed) for number, seed in first.items()}
+
+    def _settle(
+        self, tracks: Sequence[Track], first: dict[int, int], method: FaceAnonymizer, policy: Policy | None
+    ) -> None:
+        """Notes other seeds for those by which a person's results resemble the sharpest sightings."""
+        import torch
+
+        from a3gan.data.ranges import to_float
+
+        crops = {track.number: self.people.crops.get(track.number, [])[:LOOKED_AT] for track in tracks}
+        seen = [(first[n], crop) for n, own in crops.items() for crop in own if first[n] not in self._settled]
+        if seen:
+            faces = to_float(torch.from_numpy(np.stack([crop for _, crop in seen])).permute(0, 3, 1, 2).contiguous())
+            seeds = [seed for seed, _ in seen]
+            self._settled |= zip(seeds, method.settle(faces, seeds, policy, people=seeds), strict=True)
 
     def photo_seeds(self) -> Callable[[int, np.ndarray, list[FaceRecord]], list[int | None]] | None:
         """What `anonymize_photo` takes as `seeds`; None where its own rule for the identity will do."""
@@ -96,7 +136,14 @@ class Whom:
             if i not in persons:  # too small or too far outside to say who it is
                 persons[i] = self._new(None)
             seeds.append(None if keep else self.seed(persons[i], f"face {persons[i]} of the photos"))
-        return seeds
+        self._asked = seeds
+        return [None if seed is None else self._settled.get(seed, seed) for seed in seeds]
+
+    def note_photo(self, records: Sequence[FaceRecord]) -> None:
+        """Keeps for its people the seeds that the photo just done ended with; call it where `photo_seeds` was used."""
+        pairs = zip(self._asked, records, strict=True)
+        self._settled |= {seed: one.seed for seed, one in pairs if seed is not None and one.status == "synthesised"}
+        self._asked = []
 
     def _persons(self, vectors: dict[int, np.ndarray]) -> dict[int, int]:
         """Face of a photo -> person: the most alike known one that no other face of the photo is more alike, or new.

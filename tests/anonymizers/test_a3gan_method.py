@@ -88,6 +88,26 @@ def test_attribute_network_stored_as_trained(tmp_path, tiny_weights, faces):
     torch.testing.assert_close(method.logits(faces), expected, atol=1e-4, rtol=1e-4)
 
 
+def test_threads_may_share_it(method, faces):
+    """Each thread's results are judged by the points of its own faces."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    assert method.concurrent
+
+    def one(i):
+        before = faces[i : i + 2]
+        after = method.anonymize(before, seeds=[i, i + 1])
+        return after, *method.judged(before, after)
+
+    alone = [one(i % 4) for i in range(16)]
+    with ThreadPoolExecutor(4) as pool:
+        beside = list(pool.map(one, [i % 4 for i in range(16)]))
+    for i, (old, new) in enumerate(zip(alone, beside, strict=True)):
+        for a, b in zip(old, new, strict=True):
+            assert torch.equal(a, b)
+        torch.testing.assert_close(new[2][:, 0], method.points(faces[i % 4 : i % 4 + 2]), atol=1e-5, rtol=0)
+
+
 def test_the_originals_are_read_once(method, faces, monkeypatch):
     read = []
     monkeypatch.setattr(type(method), "read", lambda self, x: read.append(len(x)) or self.attributes(x)["landmarks"])

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import threading
 from types import SimpleNamespace
 
 import numpy as np
@@ -57,6 +58,31 @@ class Squares:
 
 def clip(count, squares, background=lambda f: 40):
     return [Fake(f, squares(f), background(f)) for f in range(count)]
+
+
+def test_a_chunk_is_searched_while_the_one_before_is(monkeypatch):
+    """The search of the first ends only when that of the second has begun; what is found is the same."""
+    monkeypatch.setattr("a3gan.media.scan_whole.at_once", lambda: 2)
+
+    class Waits(Squares):
+        def __init__(self):
+            super().__init__()
+            self.began, self.met = [], threading.Event()
+
+        def detect(self, images):
+            self.began.append(len(images))
+            if len(self.began) > 1:
+                self.met.set()
+            assert self.met.wait(20)
+            return super().detect(images)
+
+    frames = clip(17, lambda f: [(20 + 4 * f, 60, 40, 0.95)])
+    result = scan(frames, Waits(), stride=4, batch=1)
+    plain = scan(frames, Squares(), stride=4, batch=1)
+    assert result.whole == {0, 4, 8, 12, 16} and result.frames == 17
+    for i in range(0, 17, 4):
+        assert (result.found[i].boxes == [[20 + 4 * i, 60, 60 + 4 * i, 100]]).all()
+        assert (result.found[i].boxes == plain.found[i].boxes).all()
 
 
 def test_every_nth_frame_is_searched_and_the_first_and_last():

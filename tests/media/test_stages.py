@@ -1,6 +1,7 @@
 """Pass 2 on frames in memory, with methods that misbehave as they are told."""
 
 import logging
+import threading
 
 import numpy as np
 import pytest
@@ -90,6 +91,59 @@ def test_order_times_and_every_face_of_every_frame():
         assert (untouched(image, i, 90, 50) < 0.1) == (5 <= i < 25)
     assert sum(method.calls) == 50 and max(method.calls) == 8  # batches reach over frames and faces
     assert set(method.seeds) == {100, 101}
+
+
+class Paired(Synthetic):
+    """A pass ends only when another one runs beside it, the first time."""
+
+    concurrent = True
+
+    def __init__(self):
+        super().__init__()
+        self.both, self.met = threading.Barrier(2), threading.Event()
+
+    def _anonymize(self, faces, policy, seeds, alpha):
+        if not self.met.is_set():
+            self.both.wait(timeout=20)
+            self.met.set()
+        return super()._anonymize(faces, policy, seeds, alpha)
+
+    def acceptable(self, before, after):
+        return torch.ones(len(before), dtype=torch.bool)
+
+
+def test_two_passes_run_at_the_same_time_and_nothing_else_changes(monkeypatch):
+    """Frames without a face among the others too."""
+    monkeypatch.setattr("a3gan.media.stages.at_once", lambda: 2)
+
+    def track():
+        return Track(0, {i: sighting(10 + i, 20) for i in range(60) if not 20 <= i < 33})
+
+    plain, paired = Synthetic(), Paired()
+    alone, beside = (run(method, [track()], 60, batch=4) for method in (plain, paired))
+    assert paired.met.is_set()
+    for (old, pts), (new, same) in zip(alone, beside, strict=True):
+        assert pts == same and (old == new).all()
+    assert sum(plain.calls) == sum(paired.calls) == 47 and max(paired.calls) == 4
+
+
+class Reader(Synthetic):
+    """Reads points of its own: the template's before, 1/8 of the frame to the right after."""
+
+    def judged(self, before, after):
+        old = template("face").float().expand(len(before), 5, 2)
+        return torch.ones(len(before), dtype=torch.bool), torch.stack((old, old + torch.tensor([0.125, 0.0])), 1)
+
+
+def test_jitter_is_read_of_the_points_that_the_method_read():
+    one = moving(0, 6, step=3.0)
+    ledger = Ledger([one], Reader())
+    run(Reader(), [one], 6, batch=4, ledger=ledger)
+    kept = ledger.entries[0].points
+    assert sorted(kept) == list(range(6))
+    for i, (old, new) in kept.items():
+        assert np.allclose(old, points(10 + 3 * i, 20), atol=1e-3)
+        assert np.allclose(new - old, [0.125 * SIDE, 0], atol=1e-3)
 
 
 def test_a_face_in_one_frame_of_a_gap_is_never_left():

@@ -244,9 +244,24 @@ def test_faces_are_assigned_as_by_scipys_optimiser(places):
     points = boxes[:, None, :2] + np.array([[20, 20], [40, 20], [30, 30], [22, 45], [38, 45]])
     chains = [Chain({0: (box, marks, 0.9)}) for box, marks in zip(boxes, points, strict=True)]
     moved, rows, open_ = boxes + 5.0, list(range(len(boxes))), list(range(len(boxes)))
-    cost = np.stack([_cost(chain, moved, points + 5, 1, 1.2) for chain in chains], 1)
+    cost = _cost(chains, moved, points + 5, 1, 1.2)
     wanted = {(i, j) for i, j in zip(*linear_sum_assignment(cost), strict=True) if cost[i, j] < 1e6}
     assert set(_assign(chains, open_, moved, points + 5, rows, 1, 1.2)) == wanted
+
+
+def test_cost_of_a_known_motion():
+    """Detections of 60 px, 5 px right and below of the chain's end; one far off, one twice as large."""
+    from a3gan.media.track_link import Chain, _cost
+
+    box = np.array([100.0, 100.0, 160.0, 160.0])
+    marks = box[None, :2] + np.array([[20.0, 20], [40, 20], [30, 30], [22, 45], [38, 45]])
+    still, running = Chain({0: (box, marks, 0.9)}), Chain({0: (box - 5, marks - 5, 0.9), 1: (box, marks, 0.9)})
+    boxes = np.stack([box + 5, box + 200, box + (0, 0, 60, 60)])
+    cost = _cost([still, running], boxes, np.stack([marks + 5, marks + 200, marks]), 2, 1.2)
+    union = 1 - 55**2 / (2 * 60**2 - 55**2)
+    assert cost[0, 0] == pytest.approx(union + 2 * 5 * np.sqrt(2) / 60 + 0.04)
+    assert cost[0, 1] == pytest.approx(0.02)  # where its motion leads
+    assert (cost[1:] == 1e6).all()
 
 
 def test_the_optimiser_is_had_without_its_package_or_with_it(monkeypatch):

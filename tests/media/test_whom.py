@@ -99,3 +99,55 @@ def test_faces_that_cannot_be_read_get_new_persons():
     assert len(set(seeds)) == 2
     with pytest.raises(Exception, match="choose one"):
         Settings(keep_ref="a", only_ref="b")
+
+
+class Redrawing:
+    """A method that notes what it is asked to settle, and gives other seeds by a rule."""
+
+    frame, size, redraw = "face", 64, 2
+
+    def __init__(self):
+        self.asked = []
+
+    def settle(self, faces, seeds, policy=None, people=None):
+        assert faces.shape == (len(seeds), 3, 64, 64) and list(people) == list(seeds)
+        self.asked.append([(seed, int(face.mean((1, 2)).argmax())) for seed, face in zip(seeds, faces, strict=True)])
+        return [seed ^ 1 for seed in seeds]
+
+
+def test_a_person_of_a_clip_settles_once_for_all_its_tracks_and_files():
+    made, method = whom(), Redrawing()
+    frames = [Frame(i, i, picture(0, 1)[0]) for i in range(9)]
+    tracks = [track(0, 0, range(0, 3)), track(1, 0, range(6, 9)), track(2, 1, range(0, 9), 40)]
+    made.name_tracks(lambda: frames, tracks, method=method)
+    first, seeds = made.track_seeds(tracks, "a.mp4"), made.track_seeds(tracks, "a.mp4", method)
+    assert seeds == {number: seed ^ 1 for number, seed in first.items()} and seeds[0] == seeds[1] != seeds[2]
+    # Three sightings of each track, with the seed of its person: colour 0 for the first two tracks, 1 for the third.
+    assert method.asked == [[(first[0], 0)] * 3 + [(first[1], 0)] * 3 + [(first[2], 1)] * 3]
+    more = [track(0, 1, range(3))]
+    made.name_tracks(lambda: [Frame(i, i, picture(1)[0]) for i in range(3)], more, method=method)
+    assert made.track_seeds(more, "b.mp4", method) == {0: seeds[2]} and len(method.asked) == 1
+
+
+def test_faces_are_looked_at_for_redrawing_whatever_the_identity_and_kept_ones_are_not():
+    made, method = whom(identity="track"), Redrawing()
+    tracks = [track(0, 0, range(3)), track(1, 1, range(3), 40)]
+    tracks[1].keep = True
+    made.name_tracks(lambda: [Frame(i, i, picture(0, 1)[0]) for i in range(3)], tracks, method=method)
+    seeds = made.track_seeds(tracks, "a.mp4", method)
+    assert len(method.asked[0]) == 3 and seeds[1] == made.track_seeds(tracks, "a.mp4")[1]
+    method.redraw, method.asked = 0, []
+    made = whom(identity="track")
+    made.name_tracks(None, tracks, method=method)  # no frame is asked for
+    made.track_seeds(tracks, "a.mp4", method)
+    assert not method.asked
+
+
+def test_a_person_keeps_over_photos_the_seed_that_a_photo_ended_with():
+    made = whom()
+    image, boxes, points = picture(0, 1)
+    records = [FaceRecord(box, p, 0.9, 0) for box, p in zip(boxes, points, strict=True)]
+    first = made.photo_seeds()(0, image, records)
+    records[0].seed, records[1].seed, records[1].status = 77, 78, "mosaicked"
+    made.note_photo(records)
+    assert photo(made, 1, 0) == [first[1], 77]
