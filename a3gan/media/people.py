@@ -58,7 +58,8 @@ class Person:
 class People:
     """The persons of a run, over all its files; numbers go on from file to file.
 
-    crops: what `look` saw last, by the track's number, the sharpest first: uint8 [S, S, 3].
+    crops: what `look` saw last, by the track's number, the sharpest first, without those that no new
+    face is drawn for (`media.fit.unfit`): uint8 [S, S, 3].
 
     Args:
         recogniser: as `scorers.identity.load_recogniser`; None = identity_small, loaded when first needed.
@@ -85,6 +86,7 @@ class People:
         frames: with `index` and `image` (only those needed are asked for their image), e.g. a `VideoReader`; taken in a
         thread of their own, some ahead.
         """
+        from a3gan.media.fit import unfit
         from a3gan.media.flow import Flow
         from a3gan.media.threads import on_all_cores
 
@@ -92,7 +94,7 @@ class People:
         for track in tracks:
             for frame in candidates(track):
                 wanted.setdefault(frame, []).append(track)
-        crops: dict[int, list[tuple[float, np.ndarray, np.ndarray]]] = {}
+        crops: dict[int, list[tuple[float, np.ndarray, np.ndarray | None]]] = {}
         self.crops = {}
         if not wanted:
             return {}
@@ -103,13 +105,14 @@ class People:
                 for track in wanted[frame.index]:
                     points = track.sightings[frame.index].landmarks
                     crop = aligned(frame.image, points)
-                    own = crop if like == ("face", 64) else aligned(frame.image, points, like[1], like[0])
-                    if crop is not None and own is not None:
+                    if crop is not None:
+                        own = crop if like == ("face", 64) else aligned(frame.image, points, like[1], like[0])
+                        own = None if unfit(track.sightings[frame.index].box, points) else own
                         best = crops.setdefault(track.number, [])
                         best.append((sharpness(crop), crop, own))
                         best.sort(key=lambda pair: -pair[0])
                         del best[SIGHTINGS:]
-        self.crops = {number: [own for _, _, own in best] for number, best in crops.items()}
+        self.crops = {n: [own for _, _, own in best if own is not None] for n, best in crops.items()}
         chosen = [[crop for _, crop, _ in best] for best in crops.values()]
         return dict(zip(crops, on_all_cores(self.embed, chosen), strict=True))
 

@@ -106,13 +106,21 @@ class Whom:
         import torch
 
         from a3gan.data.ranges import to_float
+        from a3gan.media.threads import at_once, on_all_cores
+
+        def settle(seeds: list[int]) -> list[tuple[int, int]]:
+            rows = [seed for seed in seeds for _ in seen[seed]]
+            faces = torch.from_numpy(np.stack([crop for seed in seeds for crop in seen[seed]])).permute(0, 3, 1, 2)
+            return list(zip(rows, method.settle(to_float(faces.contiguous()), rows, policy, people=rows), strict=True))
 
         crops = {track.number: self.people.crops.get(track.number, [])[:LOOKED_AT] for track in tracks}
-        seen = [(first[n], crop) for n, own in crops.items() for crop in own if first[n] not in self._settled]
-        if seen:
-            faces = to_float(torch.from_numpy(np.stack([crop for _, crop in seen])).permute(0, 3, 1, 2).contiguous())
-            seeds = [seed for seed, _ in seen]
-            self._settled |= zip(seeds, method.settle(faces, seeds, policy, people=seeds), strict=True)
+        seen: dict[int, list[np.ndarray]] = {}
+        for number, own in crops.items():
+            if own and first[number] not in self._settled:
+                seen.setdefault(first[number], []).extend(own)
+        parts = at_once() if method.concurrent else 1
+        for pairs in on_all_cores(settle, [some for i in range(parts) if (some := list(seen)[i::parts])]):
+            self._settled |= pairs
 
     def photo_seeds(self) -> Callable[[int, np.ndarray, list[FaceRecord]], list[int | None]] | None:
         """What `anonymize_photo` takes as `seeds`; None where its own rule for the identity will do."""

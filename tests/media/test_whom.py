@@ -104,7 +104,7 @@ def test_faces_that_cannot_be_read_get_new_persons():
 class Redrawing:
     """A method that notes what it is asked to settle, and gives other seeds by a rule."""
 
-    frame, size, redraw = "face", 64, 2
+    frame, size, redraw, concurrent = "face", 64, 2, False
 
     def __init__(self):
         self.asked = []
@@ -141,6 +141,18 @@ def test_faces_are_looked_at_for_redrawing_whatever_the_identity_and_kept_ones_a
     made.name_tracks(None, tracks, method=method)  # no frame is asked for
     made.track_seeds(tracks, "a.mp4", method)
     assert not method.asked
+
+
+def test_people_settle_alike_beside_each_other(monkeypatch):
+    monkeypatch.setattr("a3gan.media.threads.at_once", lambda: 2)
+    for concurrent in (False, True):
+        made, method = whom(identity="track"), Redrawing()
+        method.concurrent = concurrent
+        tracks = [track(i, i, range(3), 40 * i) for i in range(3)]
+        made.name_tracks(lambda: [Frame(i, i, picture(0, 1, 2)[0]) for i in range(3)], tracks, method=method)
+        seeds, first = made.track_seeds(tracks, "a.mp4", method), whom(identity="track").track_seeds(tracks, "a.mp4")
+        assert seeds == {number: seed ^ 1 for number, seed in first.items()}
+        assert sorted(map(len, method.asked)) == ([3, 6] if concurrent else [9])
 
 
 def test_a_person_keeps_over_photos_the_seed_that_a_photo_ended_with():
