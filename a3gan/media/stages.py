@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 BATCH = {"cpu": 16, "cuda": 128}  # faces a pass by default
 PENDING = {"cpu": 24, "cuda": 192}  # frames that wait for a batch to fill, at most
 PENDING_BYTES = 256 * 2**20  # and the bytes of their pictures, and of those whose passes run
-PASSES = 2  # that run at the same time, at most
+PASSES, CROWD = 2, 2.0  # that run at the same time, at most, and from how many faces a frame on
 QUEUE, QUEUE_BYTES = 32, 48 * 2**20  # frames, and bytes of them, that wait on either side of the passes, at most
 HOLD = 8  # frames: between two redactions of a track that are no further apart, new faces would only flash up
 Progress = Callable[[str, int, int | None], None]  # stage, frames done, frames of all
@@ -87,7 +87,6 @@ class SecondPass:
         device = anonymizer.method.device.type
         self.anonymizer, self.policy, self.alpha, self.ledger = anonymizer, policy, alpha, ledger
         self._batch, self.pending = batch or BATCH.get(device, 16), PENDING.get(device, 24)
-        self.passes = min(PASSES, at_once()) if anonymizer.method.concurrent and device == "cpu" else 1
         self.seeds = seeds
         self.hold, self.redact_unsure = HOLD, True
         self.colours: dict[int, Tensor] = {}  # of each track, so that they are steady
@@ -95,6 +94,10 @@ class SecondPass:
         for track in tracks:
             for index, sighting in track.sightings.items():
                 self.by_frame.setdefault(index, []).append((track, sighting))
+        # One face a frame leaves the other stages as much to do: there two passes only take the cache from each other.
+        crowd = sum(map(len, self.by_frame.values())) >= CROWD * max(1, len(self.by_frame))
+        beside = crowd and anonymizer.method.concurrent and device == "cpu"
+        self.passes = min(PASSES, at_once()) if beside else 1
 
     @property
     def batch(self) -> int:

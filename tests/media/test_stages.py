@@ -116,15 +116,17 @@ def test_two_passes_run_at_the_same_time_and_nothing_else_changes(monkeypatch):
     """Frames without a face among the others too."""
     monkeypatch.setattr("a3gan.media.stages.at_once", lambda: 2)
 
-    def track():
-        return Track(0, {i: sighting(10 + i, 20) for i in range(60) if not 20 <= i < 33})
+    def tracks():
+        return [Track(n, {i: sighting(x + i, 20) for i in range(60) if not 20 <= i < 33}) for n, x in ((0, 5), (1, 60))]
 
     plain, paired = Synthetic(), Paired()
-    alone, beside = (run(method, [track()], 60, batch=4) for method in (plain, paired))
+    alone, beside = (run(method, tracks(), 60, batch=4) for method in (plain, paired))
     assert paired.met.is_set()
     for (old, pts), (new, same) in zip(alone, beside, strict=True):
         assert pts == same and (old == new).all()
-    assert sum(plain.calls) == sum(paired.calls) == 47 and max(paired.calls) == 4
+    assert sum(plain.calls) == sum(paired.calls) == 94 and max(paired.calls) == 4
+    anonymizer = Anonymizer(Paired(), detector=Blind())
+    assert [SecondPass(anonymizer, few, {}).passes for few in (tracks(), tracks()[:1], [])] == [2, 1, 1]
 
 
 class Reader(Synthetic):
