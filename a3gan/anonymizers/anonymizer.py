@@ -143,11 +143,14 @@ class Anonymizer:
     ) -> Tensor:  # fmt: skip
         """Ready-aligned faces, float [N, 3, S, S] in [-1, 1] of the method's frame and size: no detector, no mosaic.
 
-        seeds: one per face; None = `face_seed(seed, i)`. Errors: `FaceAnonymizer.anonymize`.
+        seeds: one per face; None = `face_seed(seed, i)`. A face that still resembles is drawn with another
+        (`FaceAnonymizer.settle`). Errors: `FaceAnonymizer.anonymize`.
         """
         seeds = [face_seed(self.seed, i) for i in range(len(faces))] if seeds is None else seeds
-        alpha = self.alpha if alpha is None else alpha
-        return self.method.anonymize(faces, policy=as_policy(policy) or self.policy, seeds=seeds, alpha=alpha)
+        alpha, chosen = self.alpha if alpha is None else alpha, as_policy(policy) or self.policy
+        if alpha and self.method.redraw:
+            seeds = self.method.settle(faces, seeds, chosen)
+        return self.method.anonymize(faces, policy=chosen, seeds=seeds, alpha=alpha)
 
     def detect(self, images: Any) -> Faces | list[Faces]:
         """The faces of a picture (or of each of a list), in pixels of the upright picture; kinds as in `__call__`."""

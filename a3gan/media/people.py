@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,6 +29,7 @@ import numpy as np
 from a3gan.errors import UserError
 
 if TYPE_CHECKING:
+    from a3gan.media.crops import Crops
     from a3gan.media.detect import Mtcnn
     from a3gan.media.track import Sighting, Track
 
@@ -40,9 +41,12 @@ KEEP = 0.80  # to leave a face alone (--keep-ref): a mistake shows a face that s
 ONLY = 0.45  # to anonymise (--only-ref): a mistake hides a face too many
 SIGHTINGS = 6  # per track, averaged
 CANDIDATES = 15  # per track, looked at for the sharpest
+ENOUGH = 3  # crops from pass 1 with which the clip is not decoded for a track
 LEAST_EYES = 8.0  # px between the eyes: smaller faces say nothing of who it is
 FEW = 100  # vectors that are clustered without scipy
 NEVER = 1e3  # distance of tracks that cannot be one person
+
+PLAIN = ("face", 64)  # frame and side of the crops that are compared
 
 Embeddings = dict[int, np.ndarray]  # track number -> unit embeddings [n, E] of its sightings
 
@@ -78,43 +82,52 @@ class People:
         return self._recogniser
 
     def look(
-        self, frames: Iterable[Any], tracks: Sequence[Track], like: tuple[str, int] = ("face", 64)
-    ) -> Embeddings:
+        self, frames: Iterable[Any], tracks: Sequence[Track], like: tuple[str, int] = ("face", 64),
+        kept: Crops | None = None,
+    ) -> Embeddings:  # fmt: skip
         """Embeddings of the sharpest sightings of each track; tracks without a usable one are missing.
 
         like: frame and side of what is kept of them in `crops`.
         frames: with `index` and `image` (only those needed are asked for their image), e.g. a `VideoReader`; taken in a
-        thread of their own, some ahead.
+        thread of their own, some ahead. Not even begun where `kept` has enough of every track, in the frame `like`.
         """
-        from a3gan.media.fit import unfit
-        from a3gan.media.flow import Flow
         from a3gan.media.threads import on_all_cores
 
         wanted: dict[int, list[Track]] = {}
+        seen: dict[int, _Sharpest] = {track.number: _Sharpest() for track in tracks}
         for track in tracks:
-            for frame in candidates(track):
-                wanted.setdefault(frame, []).append(track)
-        crops: dict[int, list[tuple[float, np.ndarray, np.ndarray | None]]] = {}
-        self.crops = {}
-        if not wanted:
+            at_hand = kept.of(track) if kept is not None and like == PLAIN else {}
+            if len(usable(track, at_hand)) >= min(ENOUGH, (len(usable(track)) + 1) // 2):
+                for frame in candidates(track, at_hand):
+                    seen[track.number].note(track.sightings[frame], at_hand[frame], at_hand[frame])
+            else:
+                for frame in candidates(track):
+                    wanted.setdefault(frame, []).append(track)
+        if wanted:
+            self._decode(frames, wanted, like, seen)
+        best = {number: one.best for number, one in seen.items() if one.best}
+        self.crops = {n: [own for _, _, own in some if own is not None] for n, some in best.items()}
+        if not best:
             return {}
+        _ = self.recogniser  # not loaded by two threads at once
+        chosen = [[crop for _, crop, _ in some] for some in best.values()]
+        return dict(zip(best, on_all_cores(self.embed, chosen), strict=True))
+
+    def _decode(
+        self, frames: Iterable[Any], wanted: dict[int, list[Track]], like: tuple[str, int], seen: dict[int, _Sharpest]
+    ) -> None:
+        """Notes in `seen`, by the track's number, the sightings of these tracks in these frames."""
+        from a3gan.media.flow import Flow
+
         with Flow() as flow:
             ahead = flow.ahead("decode", _wanted(frames, set(wanted)))
-            _ = self.recogniser  # loaded while the first frames are decoded, and not by two threads at once below
+            _ = self.recogniser  # loaded while the first frames are decoded
             for frame in ahead:
                 for track in wanted[frame.index]:
                     points = track.sightings[frame.index].landmarks
                     crop = aligned(frame.image, points)
-                    if crop is not None:
-                        own = crop if like == ("face", 64) else aligned(frame.image, points, like[1], like[0])
-                        own = None if unfit(track.sightings[frame.index].box, points) else own
-                        best = crops.setdefault(track.number, [])
-                        best.append((sharpness(crop), crop, own))
-                        best.sort(key=lambda pair: -pair[0])
-                        del best[SIGHTINGS:]
-        self.crops = {n: [own for _, _, own in best if own is not None] for n, best in crops.items()}
-        chosen = [[crop for _, crop, _ in best] for best in crops.values()]
-        return dict(zip(crops, on_all_cores(self.embed, chosen), strict=True))
+                    own = crop if like == PLAIN else aligned(frame.image, points, like[1], like[0])
+                    seen[track.number].note(track.sightings[frame.index], crop, own)
 
     def embed(self, crops: Sequence[np.ndarray]) -> np.ndarray:
         """Unit embeddings [n, E] of aligned crops uint8 [S, S, 3] (frame `face`)."""
@@ -164,6 +177,23 @@ class People:
             for j in range(i):
                 apart[old + i, old + j] = apart[old + j, old + i] = not real[i].isdisjoint(real[j])
         return apart
+
+
+class _Sharpest:
+    """best: up to `SIGHTINGS` of one track: sharpness, crop, and the crop to draw a new face for or None."""
+
+    def __init__(self) -> None:
+        self.best: list[tuple[float, np.ndarray, np.ndarray | None]] = []
+
+    def note(self, sighting: Sighting, crop: np.ndarray | None, own: np.ndarray | None) -> None:
+        """crop, own: of that sighting, in the frames that are compared and drawn; crop None = nothing to see."""
+        from a3gan.media.fit import unfit
+
+        if crop is None:
+            return
+        self.best.append((sharpness(crop), crop, None if unfit(sighting.box, sighting.landmarks) else own))
+        self.best.sort(key=lambda one: -one[0])
+        del self.best[SIGHTINGS:]
 
 
 @functools.cache
@@ -225,15 +255,21 @@ def _wanted(frames: Iterable[Any], numbers: set[int]) -> Iterator[Any]:
             return
 
 
-def candidates(track: Track) -> list[int]:
-    """Frames whose sighting is worth a look: detected, sure, upright enough, large; spread over the track."""
-    usable = [f for f, s in track.sightings.items() if _usable(s) and f not in track.doubtful]
-    usable = usable or [f for f, s in track.sightings.items() if _usable(s)]
-    if len(usable) <= CANDIDATES:
-        return sorted(usable)
+def candidates(track: Track, among: Collection[int] | None = None) -> list[int]:
+    """Frames whose sighting is worth a look: `usable`, upright enough, large; spread over the track."""
+    frames = usable(track, among)
+    if len(frames) <= CANDIDATES:
+        return frames
     # Of each stretch of the track the best: large and seen from the front.
-    parts = np.array_split(np.array(sorted(usable)), CANDIDATES)
+    parts = np.array_split(np.array(frames), CANDIDATES)
     return [int(max(part, key=lambda f: _front(track.sightings[int(f)]))) for part in parts]
+
+
+def usable(track: Track, among: Collection[int] | None = None) -> list[int]:
+    """Frames, of those in `among`, in which the track was detected large enough, in order; doubtful ones only where
+    there are no others."""
+    frames = sorted(f for f, s in track.sightings.items() if _usable(s) and (among is None or f in among))
+    return [f for f in frames if f not in track.doubtful] or frames
 
 
 def _usable(sighting: Sighting) -> bool:

@@ -30,6 +30,7 @@ from a3gan.versions import versions
 if TYPE_CHECKING:
     from a3gan.anonymizers.anonymizer import Anonymizer
     from a3gan.anonymizers.base import FaceAnonymizer
+    from a3gan.media.crops import Crops
     from a3gan.media.settings import Settings
     from a3gan.media.track import Track
     from a3gan.media.video import VideoInfo, VideoReader
@@ -57,13 +58,17 @@ class VideoReport:
 
 @dataclass
 class Found:
-    """What pass 1 knows of a clip. reader: starts over for each pass. how: thresholds and such, for the account."""
+    """What pass 1 knows of a clip. reader: starts over for each pass. how: thresholds and such, for the account.
+
+    crops: of the faces, until `name_people` has looked at them; None where nobody will, or the faces were given.
+    """
 
     tracks: list[Track]
     frames: int | None
     reader: VideoReader
     how: dict[str, Any]
     cuts: Sequence[int] = ()
+    crops: Crops | None = None
 
     @property
     def info(self) -> VideoInfo:
@@ -191,9 +196,12 @@ def _given(settings: Settings, reader: Any) -> Found:
 
 
 def _searched(reader: Any, detector: Any, settings: Settings, progress: Progress | None) -> Found:
+    from a3gan.media.crops import Crops
     from a3gan.media.scan import scan
     from a3gan.media.track import TrackConfig, link
 
+    looked_at = settings.identity == "person" or settings.keep_ref is not None or settings.only_ref is not None
+    crops = Crops() if looked_at else None
     options: dict[str, Any] = {}
     if progress is not None:
         options["progress"] = lambda done, total: progress("scan", done, total)
@@ -201,7 +209,7 @@ def _searched(reader: Any, detector: Any, settings: Settings, progress: Progress
         options["stride"] = settings.stride if settings.track else 1
     if settings.scale is not None:
         options["scale"] = settings.scale
-    result = scan(reader, detector, **options)
+    result = scan(reader, detector, crops=crops, **options)
     config = TrackConfig.of(settings.thresh, result.stride)
     tracks = link(result.found, result.frames, result.cuts, config, result.size)
     if not settings.track:
@@ -209,7 +217,7 @@ def _searched(reader: Any, detector: Any, settings: Settings, progress: Progress
     if settings.thresh is not None:
         tracks = [track for track in tracks if track.score >= settings.thresh]
     how = {"detector": getattr(detector, "name", "?"), "searched_frames": len(result.whole)}
-    return Found(tracks, result.frames, reader, how | {"tracker": asdict(config)}, result.cuts)
+    return Found(tracks, result.frames, reader, how | {"tracker": asdict(config)}, result.cuts, crops)
 
 
 def each_alone(tracks: Sequence[Track]) -> list[Track]:
@@ -228,7 +236,8 @@ def name_people(found: Found, whom: Whom, always: bool = False, method: FaceAnon
         with found.reader as reader:
             yield from reader
 
-    whom.name_tracks(frames, found.tracks, always, method)
+    whom.name_tracks(frames, found.tracks, always, method, found.crops)
+    found.crops = None  # megabytes
 
 
 def _account(

@@ -9,13 +9,17 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from a3gan.media.detect import Faces
 from a3gan.media.scan_whole import CUT, Chunk, Detector, Plan, Shared, WholeSearch, read, scaled
 from a3gan.media.track_link import overlap, sides
+
+if TYPE_CHECKING:
+    from a3gan.media.crops import Crops
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +55,7 @@ class Scan:
 def scan(
     reader: Iterable[Any], detector: Detector, *, stride: int = STRIDE, scale: int | tuple[int, int] | None = LONGEST,
     thresh: float = 0.0, progress: Callable[[int, int | None], None] | None = None, batch: int | None = None,
+    crops: Crops | None = None,
 ) -> Scan:  # fmt: skip
     """Searches a video.
 
@@ -61,6 +66,7 @@ def scan(
         scale: longest side, or (width, height) at most, that frames are scaled to; None = full size.
         thresh: detections below are dropped. progress: called with (frames done, of all or None).
         batch: frames searched at a time; None = by their size.
+        crops: is given the faces of every frame that was looked at, when no more will be found in it.
     """
     from a3gan.media.flow import Flow
 
@@ -71,7 +77,7 @@ def scan(
     near = detector.larger(LOOK // 2) if hasattr(detector, "larger") else detector
     total = getattr(info, "expected_frames", None)
     with Shared(detector) as far, Shared(near) as around, Flow() as flow:
-        worker = _Scanner(around, getattr(detector, "min_face", 20), plan, Scan(info=info, stride=plan.stride))
+        worker = _Scanner(around, getattr(detector, "min_face", 20), plan, Scan(info=info, stride=plan.stride), crops)
         frames = flow.ahead("decode", read(reader), depth=2 * plan.stride)
         for chunk in flow.ahead("search", WholeSearch(far, plan, batch).chunks(frames), depth=1):
             worker.take(chunk)
@@ -87,12 +93,13 @@ class _Scanner:
     """Second looks, and their state between chunks: frames at hand, and the changes from frame to frame.
 
     near: the detector for them; min_face: the smallest face that is looked for in whole frames.
+    crops: see `scan`.
     looks: all frames searched whole, in order; alone[k]: faces that only one of looks k and k + 1 has, with which of
     the two.
     """
 
-    def __init__(self, near: Shared, min_face: int, plan: Plan, result: Scan):
-        self.near, self.min_face, self.plan, self.result = near, min_face, plan, result
+    def __init__(self, near: Shared, min_face: int, plan: Plan, result: Scan, crops: Crops | None = None):
+        self.near, self.min_face, self.plan, self.result, self.crops = near, min_face, plan, result, crops
         self.held: list[Any] = []
         self.changes: list[float] = []
         self.looks: list[int] = []
@@ -121,7 +128,18 @@ class _Scanner:
             self._between(k, base)
         self.second.clear()
         # A face that comes between the next two looks may have been there before: those frames stay at hand.
-        self.held = self.held[self.looks[max(0, len(self.looks) - 2)] - base :]
+        done = self.looks[max(0, len(self.looks) - 2)] - base
+        self._cut_out(self.held if chunk.last else self.held[:done], base)
+        self.held = self.held[done:]
+
+    def _cut_out(self, frames: list[Any], base: int) -> None:
+        """Gives the faces of these frames, the first of them frame `base`, to `crops`."""
+        if self.crops is None:
+            return
+        longest = max(self.plan.size(self.held[0]))
+        for i, frame in enumerate(frames, base):
+            if i in self.result.found:
+                self.crops.add(i, self.result.found[i], partial(frame.small, longest))
 
     def _unmatched(self, k: int) -> list[tuple[np.ndarray, int]]:
         a, b = self.looks[k : k + 2]

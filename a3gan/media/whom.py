@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from a3gan.anonymizers.base import FaceAnonymizer
     from a3gan.anonymizers.records import FaceRecord
     from a3gan.data.attributes import Policy
+    from a3gan.media.crops import Crops
     from a3gan.media.people import People, References
     from a3gan.media.settings import Settings
     from a3gan.media.track import Track
@@ -56,18 +57,20 @@ class Whom:
 
     def name_tracks(
         self, frames: Callable[[], Iterable[Any]], tracks: Sequence[Track], always: bool = False,
-        method: FaceAnonymizer | None = None,
+        method: FaceAnonymizer | None = None, crops: Crops | None = None,
     ) -> None:  # fmt: skip
         """Sets `person` where identity is by person (or `always`) and tracks have none, and `keep` by references.
 
         method: also looks at the faces for `track_seeds`, where it may draw one anew.
+        crops: of the faces, where pass 1 kept some; frames are only asked for what these lack.
         """
         known = bool(tracks) and all(track.person >= 0 for track in tracks)
         name = (always or self.settings.identity == "person") and not known
         draws = method is not None and method.redraw > 0
         if not tracks or not (name or draws or self.references is not None):
             return
-        embeddings = self.people.look(frames(), tracks, (method.frame, method.size) if draws else ("face", 64))
+        like = (method.frame, method.size) if draws else ("face", 64)
+        embeddings = self.people.look(frames(), tracks, like, crops)
         if name:
             self.people.name(tracks, embeddings)
         if self.references is not None:

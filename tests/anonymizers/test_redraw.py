@@ -117,3 +117,12 @@ def test_pictures_settle_each_face_but_not_at_alpha_0(method: A3ganAnonymizer, m
         face = torch.zeros(3, method.size, method.size, dtype=torch.uint8)
         anonymizer.settle([Crop(record, face, torch.eye(2, 3)) for record in records], alpha=alpha)
         assert [record.seed for record in records] == seeds
+
+
+def test_aligned_faces_settle_too(method: A3ganAnonymizer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(method, "settle", lambda faces, seeds, policy=None, people=None: [s + 100 for s in seeds])
+    faces = torch.rand(2, 3, method.size, method.size, generator=torch.Generator().manual_seed(2)) * 2 - 1
+    anonymizer = Anonymizer(method)
+    assert torch.equal(anonymizer.aligned(faces, seeds=[1, 2]), method.anonymize(faces, seeds=[101, 102]))
+    plain = method.anonymize(faces, seeds=[1, 2], alpha=0.0)
+    assert torch.equal(anonymizer.aligned(faces, seeds=[1, 2], alpha=0.0), plain)

@@ -18,9 +18,11 @@ from a3gan.errors import UserError  # noqa: E402
 from a3gan.media import run  # noqa: E402
 from a3gan.media.early import EarlySearch  # noqa: E402
 from a3gan.media.jobs import Job  # noqa: E402
-from a3gan.media.pipeline import find_tracks  # noqa: E402
+from a3gan.media.pipeline import anonymize_video, find_tracks, name_people  # noqa: E402
 from a3gan.media.run import anonymize_all  # noqa: E402
 from a3gan.media.settings import Settings  # noqa: E402
+from a3gan.media.video import VideoReader  # noqa: E402
+from a3gan.media.whom import Whom  # noqa: E402
 
 
 @pytest.fixture
@@ -89,3 +91,22 @@ def test_a_whole_run_uses_it_for_the_first_video(clip, tmp_path, monkeypatch):
     anonymizer = Anonymizer(Solid(device="cpu"), detector=BrightDetector())
     report = anonymize_all([clip, tmp_path / "next.mp4"], tmp_path / "out", make=lambda: anonymizer)
     assert made == ["a3gan-early"] and [job.faces for job in report.jobs] == [12, 5] and report.exit_status == 0
+
+
+@pytest.mark.parametrize("identity", ["person", "track"])
+def test_a_clip_is_decoded_twice_and_no_more(clip, tmp_path, monkeypatch, identity):
+    begun = []
+    original = VideoReader.__iter__
+    monkeypatch.setattr(VideoReader, "__iter__", lambda self: begun.append(self) or original(self))
+    settings = Settings(identity=identity, method="solid")
+    report = anonymize_video(clip, tmp_path / "out.mp4", Anonymizer(Solid(), detector=BrightDetector()), settings)
+    assert report.totals["faces"] == 12 and len(begun) == 2
+
+
+def test_crops_are_kept_only_where_somebody_will_look_at_them(clip):
+    found = find_tracks(clip, BrightDetector, Settings())
+    assert len(found.crops) > 0 and all(found.crops.of(track) for track in found.tracks)
+    name_people(found, Whom(Settings(identity="track"), object))
+    assert found.crops is None  # not through the second pass
+    for settings in (Settings(identity="track"), Settings(identity="fixed")):
+        assert find_tracks(clip, BrightDetector, settings).crops is None

@@ -4,8 +4,10 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 
 from a3gan.errors import UserError
+from a3gan.media.crops import Crops
 from a3gan.media.detect import Faces
 from a3gan.media.people import (
     CANDIDATES,
@@ -134,6 +136,71 @@ def test_references_without_a_face_or_a_photo_are_errors(tmp_path):
 def test_residual_similarity():
     values = residual(units(A, B), units(A, A))
     assert values == {"mean": 0.5, "highest": 1.0}
+
+
+class Mean:
+    """A recogniser that reads the mean colour."""
+
+    def __call__(self, faces):
+        return torch.nn.functional.normalize((faces.mean((2, 3)) + 1) / 2)
+
+
+def coloured(count, step=1):
+    """Frames with a red face at the left and a green one at the right, and the crops of every `step`-th of them."""
+    image = np.full((90, 300, 3), 90, np.uint8)
+    image[:, :100], image[:, 180:] = (240, 10, 10), (10, 240, 10)
+    frames = [SimpleNamespace(index=i, image=image) for i in range(count)]
+    both = [track(0, [0]).sightings[0], track(1, [0], 200).sightings[0]]
+    faces = Faces(np.stack([s.box for s in both]), np.full(2, 0.99), np.stack([s.landmarks for s in both]))
+    crops = Crops()
+    for i in range(0, count, step):
+        crops.add(i, faces, lambda: image)
+    return frames, crops
+
+
+def unread():
+    """Frames of which none may be asked for."""
+    raise AssertionError("the clip was decoded")
+    yield
+
+
+def test_kept_crops_give_what_the_frames_give_and_no_frame_is_asked_for():
+    frames, crops = coloured(40)
+    tracks = [track(0, range(40)), track(1, range(40), 200)]
+    people = People(Mean())
+    decoded = people.look(frames, tracks)
+    drawn = people.crops
+    kept = people.look(unread(), tracks, kept=crops)
+    assert all((kept[n] == decoded[n]).all() and len(kept[n]) == 6 for n in (0, 1))
+    assert all((np.stack(people.crops[n]) == np.stack(drawn[n])).all() for n in (0, 1))
+
+
+def test_only_tracks_without_crops_are_decoded_for():
+    frames, crops = coloured(40, step=4)
+    between = track(1, (17, 18), 200)  # none of its frames was cut out
+    known, other = track(0, range(40)), track(2, range(20), 200)
+    asked = []
+
+    class Reader:
+        def __iter__(self):
+            for frame in frames:
+                asked.append(frame.index)
+                yield frame
+
+    found = People(Mean()).look(Reader(), [known, between, other], kept=crops)
+    assert {n: len(rows) for n, rows in found.items()} == {0: 6, 1: 2, 2: 5}
+    assert max(asked) == 18  # up to the last that is needed, and no further
+    with pytest.raises(AssertionError, match="decoded"):  # crops of another kind than those kept
+        People(Mean()).look(unread(), [known], ("ffhq", 64), crops)
+
+
+@pytest.mark.parametrize(("usable", "kept", "decoded"), [(1, 1, False), (9, 3, False), (9, 2, True), (4, 2, False)])
+def test_so_many_crops_are_enough(usable, kept, decoded):
+    frames, _ = coloured(9)
+    one = track(0, range(usable))
+    crops = SimpleNamespace(of=lambda track: {f: np.zeros((64, 64, 3), np.uint8) for f in range(kept)})
+    found = People(Mean()).look(frames, [one], kept=crops)
+    assert len(found[0]) == (min(6, usable) if decoded else kept)
 
 
 def test_rendered_people_are_told_apart(tmp_path):

@@ -236,3 +236,25 @@ def test_no_face_of_a_shared_clip_is_left(shared, name):
         here = np.array([t.sightings[index].box for t in tracks if index in t.sightings]).reshape(-1, 4)
         for box, score in zip(faces.boxes.astype(np.float64), faces.probability, strict=True):
             assert score < 0.9 or overlap(box[None], here).max() > 0.5
+
+
+@pytest.mark.parametrize("batch", [1, 3, 100])
+def test_the_faces_of_all_frames_looked_at_are_handed_on_once_in_order_from_the_full_picture(batch):
+    def squares(f):
+        return [(20, 20, 40, 1.0)] + ([(200, 100, 40, 1.0)] if 6 <= f <= 17 else [])
+
+    class Noted:
+        def __init__(self):
+            self.seen = {}
+
+        def add(self, frame, faces, image):
+            assert frame not in self.seen and image().shape == (SIZE[1], SIZE[0], 3)
+            self.seen[frame] = faces
+
+    crops = Noted()
+    result = scan(clip(32, squares), Squares(), stride=4, batch=batch, scale=240, crops=crops)
+    assert list(crops.seen) == sorted(result.found) and len(crops.seen) > len(result.whole)
+    for frame, faces in crops.seen.items():
+        assert faces is result.found[frame]  # nothing was found there later
+    plain = scan(clip(32, squares), Squares(), stride=4, batch=batch, scale=240)
+    assert all((plain.found[f].boxes == result.found[f].boxes).all() for f in plain.found)
