@@ -51,6 +51,10 @@ class Gather:
             key["weights_sha256"] = checkpoint.sha256(method.path)
         if options := self.cfg.options.get(name):  # those not named follow from the code, which the cache also minds
             key["options"] = {option: _content(value) for option, value in sorted(options.items())}
+        if method.redraw:
+            from a3gan.anonymizers.redraw import LIMIT
+
+            key["redraw"] = [method.redraw, LIMIT]
         if method.redaction is None:
             key["profile"] = PROFILE  # from there on a face is mosaicked
         if policy is not None:

@@ -126,3 +126,16 @@ def test_aligned_faces_settle_too(method: A3ganAnonymizer, monkeypatch: pytest.M
     assert torch.equal(anonymizer.aligned(faces, seeds=[1, 2]), method.anonymize(faces, seeds=[101, 102]))
     plain = method.anonymize(faces, seeds=[1, 2], alpha=0.0)
     assert torch.equal(anonymizer.aligned(faces, seeds=[1, 2], alpha=0.0), plain)
+
+
+def test_results_with_and_without_redrawing_are_kept_apart(method: A3ganAnonymizer) -> None:
+    """In the cache of an evaluation."""
+    from types import SimpleNamespace
+
+    from a3gan.evaluation.gather import Gather
+
+    gather = Gather(SimpleNamespace(seed=0, options={}, alpha=1.0), {"a3gan": method}, torch.device("cpu"))
+    keys = []
+    for method.redraw in (4, 2, 0):
+        keys.append(gather.key("a3gan", None))
+    assert keys[0]["redraw"] == [4, LIMIT] and keys[1]["redraw"] == [2, LIMIT] and "redraw" not in keys[2]
