@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import threading
 from abc import abstractmethod
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -20,10 +21,11 @@ from a3gan.data.mask import face_mask
 from a3gan.errors import UserError
 from a3gan.models.injection import seed_codes
 
+T = TypeVar("T")
 DEFAULT_WEIGHTS = "a3gan_64"
 BATCH = {"cpu": 16, "cuda": 256}  # faces a pass; results do not depend on it
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-REDRAW = 4
+REDRAW = 4  # other seeds that are tried for a face that still resembles; most are done after one
 LARGEST_SHIFT = 0.35
 """Mean shift of the five points, in eye distances, above which a result is no face in the old place."""
 
@@ -35,7 +37,7 @@ def dtype_of(precision: str) -> torch.dtype:
     return PRECISIONS[precision]
 
 
-def times(redraw: int) -> int:
+def checked_redraw(redraw: int) -> int:
     """The option `redraw`; UserError below 0 or above 100."""
     if not 0 <= redraw <= 100:
         raise UserError(f"redraw={redraw}: must be from 0 (never draw a face anew) to 100 times")
@@ -69,16 +71,19 @@ class FaceModel(FaceAnonymizer):
 
     @torch.inference_mode()
     def _anonymize(self, faces: Tensor, policy: Policy | None, seeds: list[int], alpha: float) -> Tensor:
-        c = (policy or Policy()).vector().to(faces)
-        z = seed_codes(seeds, self.z_dim).to(faces)
-        parts = []
-        for start in range(0, len(faces), self.batch):
-            x = faces[start : start + self.batch]
-            n = len(x)
-            parts.append(self.pass_and_points(x, c.expand(n, -1), z[start : start + n], x.new_full((n,), alpha)))
+        parts = self._passes(self.pass_and_points, faces, policy, seeds, alpha)
         images, points = map(torch.cat, zip(*parts, strict=True))
         self._known()[threading.get_ident()] = faces, points
         return images
+
+    def _passes(
+        self, one: Callable[..., T], faces: Tensor, policy: Policy | None, seeds: Sequence[int], alpha: float
+    ) -> list[T]:
+        """What `one` (a pass, called as `one_pass`) gives for the faces, batch by batch."""
+        c = (policy or Policy()).vector().to(faces)
+        z = seed_codes(seeds, self.z_dim).to(faces)
+        parts = zip(faces.split(self.batch), z.split(self.batch), strict=True)
+        return [one(x, c.expand(len(x), -1), codes, x.new_full((len(x),), alpha)) for x, codes in parts]
 
     @torch.inference_mode()
     def settle(
@@ -93,16 +98,13 @@ class FaceModel(FaceAnonymizer):
             return super().settle(faces, seeds, policy, people)
         self._check(faces, policy, seeds, 1.0)
         x = faces.to(self.device, torch.float32)
-        c, mask = (policy or Policy()).vector().to(x), face_mask(self.size, self.frame).to(x)
+        mask = face_mask(self.size, self.frame).to(x)
 
         def draw(rows: list[int], tried: list[int]) -> Tensor:
-            z, parts = seed_codes(tried, self.z_dim).to(x), []
-            for start in range(0, len(rows), self.batch):
-                part = x[rows[start : start + self.batch]]
-                n = len(part)
-                made = self.one_pass(part, c.expand(n, -1), z[start : start + n], part.new_ones(n))
-                parts.append(anew.pasted(part, made.float().clamp(-1, 1), mask))
-            return torch.cat(parts)
+            originals = x[rows]
+            made = torch.cat(self._passes(self.one_pass, originals, policy, tried, 1.0)).float().clamp(-1, 1)
+            # Within the pictures they came from: what is around the face also tells who it is.
+            return originals + mask * (made - originals)
 
         who = range(len(x)) if people is None else people
         return anew.settled(draw, anew.small_embed(self.frame), x, [int(s) for s in seeds], who, self.redraw)
@@ -160,7 +162,7 @@ class A3ganAnonymizer(FaceModel):
         from a3gan.scorers.attributes import AttributeNetwork
         from a3gan.scorers.blocks import fold
 
-        self.device, self.redraw = pick_device(device), times(redraw)
+        self.device, self.redraw = pick_device(device), checked_redraw(redraw)
         self.batch = BATCH.get(self.device.type, 16)
         self.path = checkpoint.resolve(weights)
         tensors, self.meta = checkpoint.load(self.path)

@@ -16,7 +16,7 @@ from a3gan import checkpoint
 from a3gan.anonymizers.base import FaceAnonymizer, Redaction, face_seed
 from a3gan.anonymizers.methods import METHODS, create, method_of_weights
 from a3gan.anonymizers.records import Crop, FaceRecord, Result, fail, records_of
-from a3gan.data.align import similarity, warp
+from a3gan.data.align import similarity_of, warp
 from a3gan.data.attributes import Policy
 from a3gan.data.mask import face_mask
 from a3gan.data.ranges import to_float
@@ -208,15 +208,15 @@ class Anonymizer:
     def align(self, canvas: np.ndarray, record: FaceRecord) -> tuple[Tensor, Tensor] | None:
         """Crop uint8 [3, S, S] and matrix [2, 3]; None, with the record marked, where that fails."""
         try:
-            matrix = similarity(record.landmarks[None], self.method.frame, self.method.size)[0]
-            if not matrix.isfinite().all():
+            matrix = similarity_of(record.landmarks, self.method.frame, self.method.size)
+            if not np.isfinite(matrix).all():
                 raise ValueError("its points coincide")
             face, outside = warp(canvas, matrix, self.method.size)
             if outside > MOST_OUTSIDE:
                 raise ValueError(f"{outside:.0%} of it lie outside the picture")
         except FAULTS as error:
             return fail(record, f"could not be aligned: {error}")
-        return torch.from_numpy(face).permute(2, 0, 1).contiguous(), matrix
+        return torch.from_numpy(face).permute(2, 0, 1).contiguous(), torch.from_numpy(matrix)
 
     def settle(self, crops: Sequence[Crop], policy: Policy | None = None, alpha: float | None = None) -> None:
         """Gives each record a seed by which its face does not resemble it, see `FaceAnonymizer.settle`."""
@@ -365,12 +365,9 @@ class Anonymizer:
     def _judged(self, before: Tensor, after: Tensor) -> tuple[list[bool], Tensor | None]:
         """Which results are acceptable, and the points that the method read for that, if it says."""
         step = self.batch_size or len(before)
-        pairs = list(zip(before.split(step), after.split(step), strict=True))
-        judge = getattr(self.method, "judged", None)
-        if judge is None:
-            return [good for old, new in pairs for good in self.method.acceptable(old, new).tolist()], None
-        fine, points = map(torch.cat, zip(*(judge(old, new) for old, new in pairs), strict=True))
-        return fine.tolist(), points
+        pairs = zip(before.split(step), after.split(step), strict=True)
+        fine, points = zip(*(self.method.judged(old, new) for old, new in pairs), strict=True)
+        return torch.cat(fine).tolist(), None if points[0] is None else torch.cat(points)
 
 
 @lru_cache(maxsize=8)

@@ -103,6 +103,10 @@ class FaceAnonymizer(ABC):
         """bool [N]: which results are fit to be shown (composing mosaics the others). Here: all values are finite."""
         return after.isfinite().flatten(1).all(1)
 
+    def judged(self, before: Tensor, after: Tensor) -> tuple[Tensor, Tensor | None]:
+        """`acceptable`, and the points [N, 2, 5, 2] before and after that it goes by; None where it reads none."""
+        return self.acceptable(before, after), None
+
     def networks(self) -> list[nn.Module]:
         """All networks that it runs, for their size. Here: those among its attributes."""
         return [value for value in vars(self).values() if isinstance(value, nn.Module)]

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from a3gan.anonymizers.a3gan import BATCH, REDRAW, FaceModel, times
+from a3gan.anonymizers.a3gan import BATCH, REDRAW, FaceModel, checked_redraw
 from a3gan.data.align import FRAMES
 from a3gan.data.attributes import SCHEMA
 from a3gan.errors import UserError
@@ -36,7 +36,7 @@ class OnnxAnonymizer(FaceModel):
         self, weights: str | Path, device: str | torch.device | None = None, threads: int = 0,
         redraw: int = REDRAW,
     ):  # fmt: skip
-        self.path, self.redraw = Path(weights), times(redraw)
+        self.path, self.redraw = Path(weights), checked_redraw(redraw)
         if not self.path.is_file():
             raise UserError(f"{self.path}: no such file; `a3gan export CHECKPOINT --format onnx` makes one")
         self.session = _session(self.path, None if device is None else str(device), threads)

@@ -61,14 +61,9 @@ def again(seed: int, attempt: int) -> int:
     return int(seed) if attempt == 0 else face_seed(int(seed), f"again {attempt}")
 
 
-def pasted(originals: Tensor, results: Tensor, mask: Tensor) -> Tensor:
-    """Results within the pictures they came from: what is around the face also tells who it is."""
-    return originals + mask * (results - originals)
-
-
 def small_embed(frame: str) -> Callable[[Tensor], Tensor]:
     """`embed` by the shipped recogniser, for faces of that frame, in pieces of 64."""
-    from a3gan.media.people import small_recogniser
+    from a3gan.scorers.identity import small_recogniser
 
     recogniser = small_recogniser()
     return lambda faces: torch.cat([recogniser(part, frame, mirror=False).float() for part in faces.split(64)])

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from a3gan.data.align import invert, similarity, transform_points, warp
+from a3gan.data.align import inverse_of, similarity_of, warp
 from a3gan.data.ranges import to_float
 from a3gan.errors import UserError
 from a3gan.files import replacing
@@ -78,15 +78,26 @@ class Ledger:
 
     def wants(self, work: Work) -> bool:
         """Whether `composed` needs the frame as it was."""
-        return (self.compare or self.sheet) and work.index in self._frames
+        if work.index not in self._frames:
+            return False
+        return self.sheet or any(self._is_sample(face, work) and self._as_cut(face) is None for face in work.faces)
+
+    def _is_sample(self, face: Face, work: Work) -> bool:
+        return (self.compare or self.sheet) and work.index in self._sampled.get(face.track.number, ())
+
+    def _as_cut(self, face: Face) -> Tensor | None:
+        """The crop that `_crop` would make, where the method had the same one made."""
+        same = (self.method.frame, self.method.size) == ("face", SIDE)
+        return face.crop.face if same and face.crop is not None else None
 
     def synthesised(self, faces: Sequence[Face]) -> None:
         """Keeps the points of faces in the blocks that jitter is measured on, if the method reads any."""
         for face in faces if self.compare else ():
             if face.crop.points is None or not self._reads_jitter(face):
                 continue
-            pixels = face.crop.points.double() * self.method.size - 0.5
-            old, new = transform_points(pixels, invert(torch.as_tensor(face.crop.matrix).double())).numpy()
+            inverse = inverse_of(face.crop.matrix)
+            pixels = face.crop.points.double().numpy() * self.method.size - 0.5
+            old, new = pixels @ inverse[:, :2].T + inverse[:, 2]
             self.entries[face.track.number].points[face.index] = old, new
 
     def _reads_jitter(self, face: Face) -> bool:
@@ -100,15 +111,17 @@ class Ledger:
             if face.record.status == "mosaicked":
                 entry.reasons[face.record.reason.split(":")[0].split("(")[0].strip()] += 1
                 entry.redacted.append(work.index)
-            if original is not None and work.index in self._sampled.get(face.track.number, ()):
+            if self._is_sample(face, work):
                 self._sample(entry, work, original, face)
 
-    def _sample(self, entry: Entry, work: Work, original: np.ndarray, face: Face) -> None:
+    def _sample(self, entry: Entry, work: Work, original: np.ndarray | None, face: Face) -> None:
         points = face.sighting.landmarks
         if points is None or not np.isfinite(points).all():
             return
         try:
-            pair = [_crop(image, points, "face", SIDE) for image in (original, work.image)]
+            before = self._as_cut(face)
+            before = _crop(original, points, "face", SIDE) if before is None else before
+            pair = (before, _crop(work.image, points, "face", SIDE))
             sheet = None
             if self.sheet:
                 sheet = tuple(_crop(image, points, "ffhq", SHEET_SIDE) for image in (original, work.image))
@@ -120,7 +133,7 @@ class Ledger:
         """One record per track, as JSON can hold it."""
         recogniser = None
         if self.compare and any(entry.samples for entry in self.entries.values()):
-            from a3gan.media.people import small_recogniser
+            from a3gan.scorers.identity import small_recogniser
 
             try:
                 recogniser = small_recogniser()
@@ -177,7 +190,7 @@ def _blocks(track: Track) -> set[int]:
 
 
 def _crop(image: np.ndarray, points: np.ndarray, frame: str, size: int) -> Tensor:
-    matrix = similarity(np.asarray(points)[None], frame, size)[0]
+    matrix = similarity_of(points, frame, size)
     return torch.from_numpy(warp(image, matrix, size)[0]).permute(2, 0, 1).contiguous()
 
 

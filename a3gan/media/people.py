@@ -17,7 +17,6 @@ SAME_FILES.
 
 from __future__ import annotations
 
-import functools
 import logging
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -78,6 +77,8 @@ class People:
     @property
     def recogniser(self) -> Any:
         if self._recogniser is None:
+            from a3gan.scorers.identity import small_recogniser
+
             self._recogniser = small_recogniser()
         return self._recogniser
 
@@ -196,14 +197,6 @@ class _Sharpest:
         del self.best[SIGHTINGS:]
 
 
-@functools.cache
-def small_recogniser() -> Any:
-    """The shipped `identity_small`, loaded once for all that use it; UserError where it is not."""
-    from a3gan.scorers.identity import load_recogniser
-
-    return load_recogniser("identity_small", "small")
-
-
 def cluster(
     vectors: Sequence[np.ndarray], apart: np.ndarray, distance: float, stretch: np.ndarray | None = None
 ) -> np.ndarray:
@@ -293,12 +286,12 @@ def aligned(
     image: np.ndarray, landmarks: np.ndarray | None, size: int = 64, frame: str = "face"
 ) -> np.ndarray | None:
     """Crop uint8 [S, S, 3] of that frame; None where the points allow none or half of it lies outside."""
-    from a3gan.data.align import similarity, warp
+    from a3gan.data.align import similarity_of, warp
 
     if landmarks is None:
         return None
-    matrix = similarity(np.asarray(landmarks)[None], frame, size)[0]
-    if not matrix.isfinite().all():
+    matrix = similarity_of(landmarks, frame, size)
+    if not np.isfinite(matrix).all():
         return None
     try:
         crop, outside = warp(image, matrix, size)

@@ -164,7 +164,7 @@ def prepare(anonymizer: Anonymizer) -> None:
     from contextlib import suppress
 
     from a3gan.media.compose import prepare as prepare_composing
-    from a3gan.media.people import small_recogniser
+    from a3gan.scorers.identity import small_recogniser
 
     with suppress(UserError):  # an installation without it; whoever needs it says so
         small_recogniser()

@@ -6,6 +6,7 @@ recogniser and frame leads from the frame's five points to the recogniser's: no 
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -138,6 +139,12 @@ def load_recogniser(name_or_path: str | Path, kind: str) -> Recogniser:
     if kind == "small":
         return _load_small(name_or_path)
     return _load_mobilefacenet(Path(name_or_path), kind)
+
+
+@functools.cache
+def small_recogniser() -> Recogniser:
+    """The shipped `identity_small`, loaded once for all that use it; UserError where it is not."""
+    return load_recogniser("identity_small", "small")
 
 
 def _load_mobilefacenet(path: Path, kind: str) -> Recogniser:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import random
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -32,21 +34,42 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ports = ",".join(map(str, free_ports(runs)))
     paths = [str(Path(a3gan.__file__).resolve().parents[1]), os.environ.get("PYTHONPATH", "")]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(filter(None, paths))}
-    pair = [
-        subprocess.Popen([*command, rank, ports], env=environment, stderr=subprocess.PIPE, text=True) for rank in "01"
-    ]
-    errors = [process.communicate(timeout=LIMIT)[1] for process in pair]
-    assert [process.returncode for process in pair] == [0, 0], errors
+    told = [folder / f"stderr.{rank}.txt" for rank in "01"]
+    with contextlib.ExitStack() as stack:
+        files = [stack.enter_context(file.open("w")) for file in told]
+        pair = [
+            subprocess.Popen([*command, rank, ports], env=environment, stderr=file)
+            for rank, file in zip("01", files, strict=True)
+        ]
+        codes = wait_for(pair)
+    if codes != [0, 0]:
+        said = "\n".join(f"rank {i} ended with {codes[i]}:\n{told[i].read_text()}" for i in range(2))
+        pytest.fail(said, pytrace=False)
     return folder
 
 
+def wait_for(pair: list[subprocess.Popen]) -> list[int]:
+    """Exit codes; where one process fails, or `LIMIT` is over, the other does not wait for it in vain."""
+    end = time.monotonic() + LIMIT
+    while any(process.poll() is None for process in pair):
+        if time.monotonic() > end or any(process.poll() for process in pair):
+            for process in pair:
+                process.kill()
+        time.sleep(0.2)
+    return [process.returncode for process in pair]
+
+
 def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on now."""
-    with contextlib.ExitStack() as stack:
-        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [probe.getsockname()[1] for probe in probes]
+    """Ports that nobody listens on now, and that no system hands out by itself: the groups' own connections take such
+    ports while the runs go on."""
+    ports: list[int] = []
+    for port in random.sample(range(20_000, 32_000), 200):
+        with contextlib.suppress(OSError), socket.socket() as probe:
+            probe.bind(("127.0.0.1", port))
+            ports.append(port)
+        if len(ports) == count:
+            break
+    return ports
 
 
 @pytest.fixture(scope="module")
