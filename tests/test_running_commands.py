@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import json
+import sys
+import threading
 
 import pytest
 from PIL import Image
@@ -177,3 +179,39 @@ def test_freed_memory_is_kept_where_the_c_library_can_and_nothing_happens_elsewh
     for error in (OSError, AttributeError):
         monkeypatch.setattr(ctypes, "CDLL", lambda _, error=error: (_ for _ in ()).throw(error()))
         keep_freed_memory()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc's allocator")
+@pytest.mark.parametrize(("cores", "free", "touches"), [(2, 900, True), (1, 900, False), (2, 100, False)])
+def test_memory_is_touched_beforehand_only_where_there_is_some_to_spare(monkeypatch, cores, free, touches):
+    from a3gan.commands import common
+
+    touched = []
+    monkeypatch.setattr(common, "_touch", lambda libc, size: touched.append(size))
+    monkeypatch.setattr(common.os, "cpu_count", lambda: cores)
+    monkeypatch.setattr(common, "_free_memory", lambda: free)
+    common.keep_freed_memory(warm=100)
+    for thread in threading.enumerate():
+        if thread.name == "a3gan-warm":
+            thread.join()
+    assert touched == [100] * touches
+
+
+def test_what_is_touched_beforehand_is_given_back():
+    import ctypes
+    from types import SimpleNamespace
+
+    from a3gan.commands.common import _touch
+
+    held = {}
+
+    def malloc(size):
+        block = ctypes.create_string_buffer(b"x" * size, size)
+        held[ctypes.addressof(block)] = block
+        return ctypes.addressof(block)
+
+    def free(address):
+        assert set(held.pop(address).raw) == {0}
+
+    _touch(SimpleNamespace(malloc=malloc, free=free), 2**16, block=2**14)
+    assert held == {}

@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import gc
+import os
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -41,15 +43,38 @@ def loading() -> Iterator[None]:
             gc.enable()
 
 
-def keep_freed_memory() -> None:
+def keep_freed_memory(warm: int = 0) -> None:
     """Freed memory stays with the process, for glibc's allocator; elsewhere nothing happens. Before any thread starts.
 
     Networks ask for megabytes and give them back, layer by layer. glibc hands these back to the kernel, which clears
     them again page by page: an eighth of the CPU time of a blurred 1080p clip.
+
+    warm: bytes that a thread touches beforehand, while this one imports: the kernel clears a page at its first touch,
+    and a virtual machine may have to fetch it from its host first, which takes up to 3 s a GiB. Left out where there
+    is no core or no memory to spare.
     """
     trim_threshold, map_threshold, most_arenas = -1, -3, -8  # of malloc.h
     with contextlib.suppress(OSError, AttributeError, TypeError):  # another C library
-        mallopt = ctypes.CDLL(None).mallopt
-        mallopt(map_threshold, 32 * 2**20)  # the most that it takes
-        mallopt(trim_threshold, 2**30)
-        mallopt(most_arenas, 1)  # those of other threads are cut into pieces that go back whatever is set
+        libc = ctypes.CDLL(None)
+        libc.mallopt(map_threshold, 32 * 2**20)  # the most that it takes
+        libc.mallopt(trim_threshold, 2**30)
+        libc.mallopt(most_arenas, 1)  # those of other threads are cut into pieces that go back whatever is set
+        if warm and (os.cpu_count() or 1) > 1 and _free_memory() > 8 * warm:
+            threading.Thread(target=_touch, args=(libc, warm), name="a3gan-warm", daemon=True).start()
+
+
+def _free_memory() -> int:
+    """Bytes that nothing uses; 0 where the system does not say."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return 0
+
+
+def _touch(libc: ctypes.CDLL, size: int, block: int = 8 * 2**20) -> None:
+    """Asks for `size` bytes at once, and gives them back block by block, each touched."""
+    malloc, free = libc.malloc, libc.free
+    malloc.restype, malloc.argtypes, free.argtypes = ctypes.c_void_p, [ctypes.c_size_t], [ctypes.c_void_p]
+    blocks = [malloc(block) for _ in range(size // block)]
+    for address in filter(None, blocks):
+        ctypes.memset(address, 0, block)
+        free(address)

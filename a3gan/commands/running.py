@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from a3gan.media.settings import Settings
 
 
+WARM = 384 * 2**20  # bytes: what importing torch and the first search of a small video take from the allocator
 METHOD_NAMES = {"mosaic": "pixelate", "none": "identity", "synthetic": "a3gan"}  # as other tools call them
 
 
@@ -134,7 +135,7 @@ def anonymize(inputs: tuple[str, ...], **options: Any) -> int:
 
     Exit status: 0 done; 1 a file could not be done (the others were); 3 doubt under --strict.
     """
-    keep_freed_memory()
+    keep_freed_memory(warm=WARM)
     with loading():
         from a3gan.media.run import anonymize_all
 

@@ -7,6 +7,7 @@ S. "Left" is left as seen in the picture.
 
 from __future__ import annotations
 
+import functools
 import math
 
 import numpy as np
@@ -51,6 +52,29 @@ def similarity(points: torch.Tensor | np.ndarray, frame: str, size: int) -> torc
     if src.ndim != 3 or src.shape[1:] != (5, 2):
         raise ValueError(f"points must be [N, 5, 2], got {list(src.shape)}")
     return fit_similarity(src, template(frame, size).to(src.device).expand_as(src))
+
+
+def similarity_of(points: np.ndarray, frame: str, size: int) -> np.ndarray:
+    """`similarity` of one face's points [5, 2] as float64 numpy [2, 3], in a fifth of the time. NaN: they coincide."""
+    target, centre = _centred(frame, size)
+    points = np.asarray(points, np.float64)
+    mean = points.mean(0)
+    p = points - mean
+    norm = float((p * p).sum())
+    if not norm > 0:
+        return np.full((2, 3), np.nan)
+    a = float((p * target).sum()) / norm
+    b = float(p[:, 0] @ target[:, 1] - p[:, 1] @ target[:, 0]) / norm
+    x, y = mean.tolist()
+    return np.array([[a, -b, centre[0] - a * x + b * y], [b, a, centre[1] - b * x - a * y]])
+
+
+@functools.lru_cache(maxsize=32)
+def _centred(frame: str, size: int) -> tuple[np.ndarray, tuple[float, float]]:
+    """A frame's five points in pixels about their mean, and that mean."""
+    points = template(frame, size).numpy()
+    mean = points.mean(0)
+    return points - mean, tuple(mean.tolist())
 
 
 def fit_similarity(src: torch.Tensor, dst: torch.Tensor) -> torch.Tensor:

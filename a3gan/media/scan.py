@@ -7,7 +7,7 @@ not agree (a face came, went, jumped), the frames between are searched as well, 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -122,10 +122,17 @@ class _Scanner:
         self._small(chunk.looks, base)
         pairs = range(len(self.alone), len(self.looks) - 1)
         self.alone += [self._unmatched(k) for k in pairs]
-        # What is sure to be looked at, of all pairs at once: a pass over a few small pictures takes nearly as long.
-        self._look([ask for k in pairs for ask in self._asks(self._inside(k), [box for box, _ in self.alone[k]])], base)
+        # Of all pairs at once, what is sure to be looked at, then what that leads on to: a pass over a few small
+        # pictures takes nearly as long as one over many.
+        alone = [(self._inside(k), [box for box, _ in self.alone[k]]) for k in pairs]
+        self._look([ask for frames, boxes in alone for ask in self._asks(frames, boxes)], base)
+        for frames, boxes in alone:
+            self._around(frames, boxes, base)
+        on = [look for k in pairs for look in self._between(k)]
+        self._look([ask for frames, boxes in on for ask in self._asks(frames, boxes)], base)
         for k in pairs:
-            self._between(k, base)
+            for frames, boxes in self._between(k):
+                self._around(frames, boxes, base)
         self.second.clear()
         # A face that comes between the next two looks may have been there before: those frames stay at hand.
         done = self.looks[max(0, len(self.looks) - 2)] - base
@@ -176,19 +183,19 @@ class _Scanner:
         for i, around in boxes.items():
             self._around([i], around, base)
 
-    def _between(self, k: int, base: int) -> None:
-        """Second look at the frames between looks k and k + 1, around faces that only one of the two has.
+    def _between(self, k: int) -> Iterator[tuple[range, list[np.ndarray]]]:
+        """Frames and boxes to look around: the frames between looks k and k + 1, faces that only one of the two has.
 
         As far as they are seen there, they are followed on: back into the pair of looks before, where the search of
-        single frames may have missed them, and on into the next pair.
+        single frames may have missed them, and on into the next pair. What comes second depends on what is seen by the
+        first.
         """
         a, b = self.looks[k : k + 2]
         boxes = [box for box, _ in self.alone[k]]
-        if k > 0 and not self._cut(a):
-            boxes += self._seen(k - 1, 0, range(a - 2, a))
-        self._around(self._inside(k), boxes, base)
-        if k > 0 and not self._cut(a):
-            self._around(self._inside(k - 1), self._seen(k, 1, range(a + 1, min(a + 3, b))), base)
+        on = k > 0 and not self._cut(a)
+        yield self._inside(k), boxes + (self._seen(k - 1, 0, range(a - 2, a)) if on else [])
+        if on:
+            yield self._inside(k - 1), self._seen(k, 1, range(a + 1, min(a + 3, b)))
 
     def _inside(self, k: int) -> range:
         """The frames between looks k and k + 1."""

@@ -5,18 +5,19 @@ What is searched here depends on the frames alone, so it goes on while those loo
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
 from a3gan.media.detect import Faces
 from a3gan.media.threads import at_once
 
-CHUNK_BYTES = 200_000_000  # of a chunk's frames, were they converted to RGB
+T = TypeVar("T")
+CHUNK_BYTES = 100_000_000  # of a chunk's frames, were they converted to RGB
 GRAY = 48  # px, longest side of the pictures that cuts are read from
 CUT = 22.0  # mean difference (of 255) of a cut
 LARGE, COARSER = 1_000_000, 0.709  # pixels from which every second look is at a picture scaled by that
@@ -52,20 +53,20 @@ class Shared:
     ) -> None:
         self._pool.shutdown(cancel_futures=True)
 
-    def begin(self, images: list[np.ndarray]) -> list[Future[list[Faces]]]:
-        """Starts `detect`; `result_of` gives what it gives."""
-        count = min(self.parts, len(images))
-        edges = [len(images) * k // max(1, count) for k in range(count + 1)]
-        parts = [images[a:b] for a, b in zip(edges[:-1], edges[1:], strict=True)]
-        return [self._pool.submit(self.detector.detect, part) for part in parts]
+    def begin(self, items: Sequence[T], search: Callable[[Sequence[T]], list[Faces]]) -> list[Future[list[Faces]]]:
+        """Starts `search` of parts of the items, one a thread; `result_of` gives the faces of each item."""
+        count = min(self.parts, len(items))
+        edges = [len(items) * k // max(1, count) for k in range(count + 1)]
+        parts = [items[a:b] for a, b in zip(edges[:-1], edges[1:], strict=True)]
+        return [self._pool.submit(search, part) for part in parts]
 
     def detect(self, images: list[np.ndarray]) -> list[Faces]:
         """As the detector's own: a result does not depend on which pictures share a pass, to rounding."""
-        return result_of(self.begin(images))
+        return result_of(self.begin(images, self.detector.detect))
 
 
 def result_of(begun: list[Future[list[Faces]]]) -> list[Faces]:
-    """The faces of each picture, when they are found."""
+    """The faces of each item, when they are found."""
     return [faces for part in begun for faces in part.result()]
 
 
@@ -117,10 +118,9 @@ class Chunk:
 
 @dataclass
 class _Search:
-    """A chunk that is being searched. factors: of each picture's sides to the full-size frame's."""
+    """A chunk that is being searched."""
 
     chunk: Chunk
-    factors: list[tuple[float, float]]
     begun: list[Future[list[Faces]]]
 
 
@@ -171,18 +171,25 @@ class WholeSearch:
         start, self.count = self.count, self.count + len(items)
         at = dict(enumerate(chunk.frames, start)) | ({} if self.before is None else {start - 1: self.before})
         chunk.looks = [i for i in self._looks(start, chunk) if i > self.seen]
-        pictures = [self._picture(at[i], i) for i in chunk.looks]
+        asked = [(at[i], i) for i in chunk.looks]
         if at:
             self.before, self.seen = at[self.count - 1], max([self.seen, *chunk.looks])
-        factors = []
-        for i, picture in zip(chunk.looks, pictures, strict=True):
-            width, height = self.plan.size(at[i])
-            factors.append((width / picture.shape[1], height / picture.shape[0]))
-        return _Search(chunk, factors, self.detector.begin(pictures))
+        return _Search(chunk, self.detector.begin(asked, self._found))
+
+    def _found(self, asked: Sequence[tuple[Any, int]]) -> list[Faces]:
+        """The faces of frames, each with its number, in pixels of the full-size frame.
+
+        The pictures to search are made here, in the searching threads: large ones are not held before they are needed.
+        """
+        pictures = [self._picture(frame, i) for frame, i in asked]
+        found = []
+        for (frame, _), picture, faces in zip(asked, pictures, self.detector.detector.detect(pictures), strict=True):
+            width, height = self.plan.size(frame)
+            found.append(self.plan.strong(scaled(faces, width / picture.shape[1], height / picture.shape[0])))
+        return found
 
     def _searched(self, search: _Search) -> Chunk:
-        pairs = zip(search.factors, result_of(search.begun), strict=True)
-        search.chunk.faces += [self.plan.strong(scaled(faces, *factors)) for factors, faces in pairs]
+        search.chunk.faces += result_of(search.begun)
         return search.chunk
 
     def _looks(self, start: int, chunk: Chunk) -> list[int]:

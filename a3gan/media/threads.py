@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +15,8 @@ import torch
 T, R = TypeVar("T"), TypeVar("R")
 _lock = threading.Lock()
 _blocks = 0  # of `beside_stages` that are open, in all threads
-_before = (0, 0)  # threads of torch and of OpenCV outside of them
+_before = (0, 0, 0.0)  # threads of torch and of OpenCV outside of them, and the interpreter's switch interval
+SWITCH = 0.0005  # seconds until a thread that runs Python lets another one do so
 
 
 def cores() -> int:
@@ -47,7 +49,9 @@ def beside_stages() -> Iterator[int]:
     wait for one another by spinning: on two cores of a busy machine, searching 60 frames of 640x480 took 9 to 42 s
     with two threads and 2 to 4 s with one. Somebody who has set OMP_NUM_THREADS is left their choice.
 
-    OpenCV has one thread a call meanwhile: what it is asked for here takes less time than waking its others.
+    OpenCV has one thread a call meanwhile: what it is asked for here takes less time than waking its others. And a
+    stage that computes waits at most `SWITCH` for one that runs Python, not the usual ten times that, thousands of
+    times a clip.
 
     Also a decorator. The numbers are of the whole process, so work in other threads of a caller has them meanwhile;
     blocks of several threads may overlap, and the last one out restores what was.
@@ -57,10 +61,11 @@ def beside_stages() -> Iterator[int]:
 
     with _lock:
         if not _blocks:
-            _before = torch.get_num_threads(), cv2.getNumThreads()
+            _before = torch.get_num_threads(), cv2.getNumThreads(), sys.getswitchinterval()
             if "OMP_NUM_THREADS" not in os.environ:
                 torch.set_num_threads(min(_before[0], max(1, cores() // 2)))
             cv2.setNumThreads(1)
+            sys.setswitchinterval(min(SWITCH, _before[2]))
         _blocks += 1
     try:
         yield torch.get_num_threads()
@@ -70,3 +75,4 @@ def beside_stages() -> Iterator[int]:
             if not _blocks:
                 torch.set_num_threads(_before[0])
                 cv2.setNumThreads(_before[1])
+                sys.setswitchinterval(_before[2])

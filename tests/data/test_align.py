@@ -27,6 +27,15 @@ def test_a_known_similarity_is_found_again(frame):
     torch.testing.assert_close(align.similarity(source, frame, 96), known)
 
 
+@pytest.mark.parametrize("frame", list(align.FRAMES))
+def test_the_similarity_of_one_face_is_that_of_a_batch(frame):
+    generator = torch.Generator().manual_seed(3)
+    points = torch.rand(4, 5, 2, generator=generator, dtype=torch.float64) * 300
+    for one, known in zip(points, align.similarity(points, frame, 64), strict=True):
+        assert align.similarity_of(one.numpy(), frame, 64) == pytest.approx(known.numpy(), rel=1e-9, abs=1e-9)
+    assert np.isnan(align.similarity_of(np.ones((5, 2)), frame, 64)).all()
+
+
 def test_template_maps_onto_itself_and_to_its_pixels():
     points = align.template("face", 128)
     assert points[0].tolist() == pytest.approx([128 / 3 - 0.5, 0.35 * 128 - 0.5])

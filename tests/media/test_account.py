@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 
 from a3gan.data.align import template
+from a3gan.data.ranges import to_float
 from a3gan.media.account import Ledger, Sample, jitter, ranges, read_json, residual, totals, write_json
 from a3gan.media.contact import contact_sheet
 from a3gan.media.track import Sighting, Track
@@ -67,17 +68,32 @@ def test_counts_and_totals():
 
 def test_a_sheet_shows_both(tmp_path):
     one = track(0, 3)
-    ledger = Ledger([one], SimpleNamespace(size=32), sheet=True, compare=False)
+    ledger = Ledger([one], SimpleNamespace(size=32, frame="face"), sheet=True, compare=False)
     assert not contact_sheet(ledger, tmp_path / "none.png") and not list(tmp_path.iterdir())
     for index in range(3):
         record = SimpleNamespace(status="synthesised", reason="")
-        face = SimpleNamespace(track=one, sighting=one.sightings[index], record=record)
+        face = SimpleNamespace(track=one, sighting=one.sightings[index], record=record, crop=None)
         work = SimpleNamespace(index=index, faces=[face], image=np.full((40, 40, 3), 200, np.uint8))
         assert ledger.wants(work)
         ledger.composed(work, np.full((40, 40, 3), 30, np.uint8))
     assert contact_sheet(ledger, tmp_path / "sheet.png")
     sheet = np.asarray(Image.open(tmp_path / "sheet.png"))
     assert (sheet == 30).all(2).sum() > 3 * 120 * 120 and (sheet == 200).all(2).sum() > 3 * 120 * 120
+
+
+@pytest.mark.parametrize("at_hand", [True, False])
+def test_the_frame_as_it_was_is_kept_only_where_no_crop_shows_it(at_hand):
+    one = track(0, 1)
+    ledger = Ledger([one], SimpleNamespace(size=64, frame="face" if at_hand else "ffhq"))
+    crop = SimpleNamespace(face=torch.full((3, 64, 64), 30, dtype=torch.uint8))
+    record = SimpleNamespace(status="synthesised", reason="")
+    face = SimpleNamespace(track=one, sighting=one.sightings[0], record=record, crop=crop)
+    work = SimpleNamespace(index=0, faces=[face], image=np.full((40, 40, 3), 200, np.uint8))
+    assert ledger.wants(work) != at_hand
+    ledger.composed(work, None if at_hand else np.full((40, 40, 3), 60, np.uint8))
+    (sample,) = ledger.entries[0].samples
+    assert sample.before.unique().tolist() == to_float(torch.tensor([30 if at_hand else 60], dtype=torch.uint8)).tolist()
+    assert sample.after.unique().tolist() == to_float(torch.tensor([200], dtype=torch.uint8)).tolist()
 
 
 def test_json_is_whole_or_absent(tmp_path):

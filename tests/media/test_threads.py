@@ -1,6 +1,7 @@
 """Torch's threads beside the stages."""
 
 import os
+import sys
 
 import pytest
 import torch
@@ -35,13 +36,13 @@ def test_the_last_block_out_restores(monkeypatch, four_threads):
     cv2 = pytest.importorskip("cv2")
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(4), raising=False)
-    before = cv2.getNumThreads()
+    before, interval = cv2.getNumThreads(), sys.getswitchinterval()
     first, second = beside_stages(), beside_stages()
     assert first.__enter__() == second.__enter__() == 2 and cv2.getNumThreads() == 1
     first.__exit__(None, None, None)  # as of a thread that is done before another
-    assert torch.get_num_threads() == 2 and cv2.getNumThreads() == 1
+    assert torch.get_num_threads() == 2 and cv2.getNumThreads() == 1 and sys.getswitchinterval() < interval
     second.__exit__(None, None, None)
-    assert torch.get_num_threads() == 4 and cv2.getNumThreads() == before
+    assert torch.get_num_threads() == 4 and cv2.getNumThreads() == before and sys.getswitchinterval() == interval
 
 
 @pytest.mark.parametrize("count", [1, 3])
