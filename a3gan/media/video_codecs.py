@@ -13,6 +13,7 @@ from fractions import Fraction
 from pathlib import Path
 
 from a3gan.errors import UserError
+from a3gan.media.threads import codec_threads
 from a3gan.media.video_info import UNSPECIFIED, VideoInfo
 from a3gan.media.video_pixels import LIMITED
 
@@ -66,7 +67,10 @@ LOSSLESS = {"ffv1": "bgr0", "libx264rgb": "rgb24", "huffyuv": "rgb24", "utvideo"
 
 @dataclass(frozen=True)
 class Encoding:
-    """How to write one file: muxer, encoder with options, pixel format, ticks, and what sound becomes at need."""
+    """How to write one file: muxer, encoder with options, pixel format, ticks, and what sound becomes at need.
+
+    threads: of the encoder; 0 = as it likes.
+    """
 
     muxer: str
     codec: str
@@ -76,6 +80,7 @@ class Encoding:
     sound: str
     colour_range: int
     options: dict[str, str] = field(default_factory=dict)
+    threads: int = 0
 
 
 def choose(path: Path, info: VideoInfo, codec: str | None, crf: float | None, preset: str | None) -> Encoding:
@@ -99,6 +104,7 @@ def choose(path: Path, info: VideoInfo, codec: str | None, crf: float | None, pr
         sound=sound,
         colour_range=info.colour.range if codec in SAYS_COLOUR else LIMITED,
         options=options,
+        threads=_threads(codec, preset),
     )
 
 
@@ -158,6 +164,11 @@ def _speed(codec: str, preset: str | None) -> dict[str, str]:
     if preset is not None:
         raise UserError(f"codec {codec} has no --preset; leave it away")
     return {}
+
+
+def _threads(codec: str, preset: str | None) -> int:
+    """x264 with its default preset is as quick as a decoder; others need every core."""
+    return codec_threads() if codec == "libx264" and preset is None else 0
 
 
 def _pixels(path: Path, codec: str, info: VideoInfo) -> str:

@@ -125,7 +125,7 @@ class VideoWriter:
         context = stream.codec_context
         context.time_base = encoding.time_base
         stream.time_base = encoding.time_base
-        context.thread_count = 0
+        context.thread_count = encoding.threads
         context.thread_type = "AUTO"
         if info.sample_aspect != 1:
             context.sample_aspect_ratio = info.sample_aspect

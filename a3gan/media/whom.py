@@ -99,7 +99,8 @@ class Whom:
         """
         first = {track.number: self.seed(track.person, f"{name} track {track.number}") for track in tracks}
         if method is not None and method.redraw > 0:
-            self._settle([track for track in tracks if not track.keep], first, method, policy)
+            # Tracks that are not sure are redacted (`SecondPass`).
+            self._settle([track for track in tracks if track.sure and not track.keep], first, method, policy)
         return {number: self._settled.get(seed, seed) for number, seed in first.items()}
 
     def _settle(

@@ -92,8 +92,8 @@ def test_the_frame_as_it_was_is_kept_only_where_no_crop_shows_it(at_hand):
     assert ledger.wants(work) != at_hand
     ledger.composed(work, None if at_hand else np.full((40, 40, 3), 60, np.uint8))
     (sample,) = ledger.entries[0].samples
-    assert sample.before.unique().tolist() == to_float(torch.tensor([30 if at_hand else 60], dtype=torch.uint8)).tolist()
-    assert sample.after.unique().tolist() == to_float(torch.tensor([200], dtype=torch.uint8)).tolist()
+    levels = to_float(torch.tensor([30 if at_hand else 60, 200], dtype=torch.uint8)).tolist()
+    assert sample.before.unique().tolist() == levels[:1] and sample.after.unique().tolist() == levels[1:]
 
 
 def test_json_is_whole_or_absent(tmp_path):

@@ -6,7 +6,7 @@ import sys
 import pytest
 import torch
 
-from a3gan.media.threads import beside_stages, on_all_cores
+from a3gan.media.threads import beside_stages, codec_threads, on_all_cores
 
 
 @pytest.fixture
@@ -52,3 +52,9 @@ def test_work_on_all_cores_keeps_its_order_and_raises(monkeypatch, count):
     assert on_all_cores(lambda x: x * x, [3, 1, 2, 5]) == [9, 1, 4, 25] and on_all_cores(abs, []) == []
     with pytest.raises(ZeroDivisionError):
         on_all_cores(lambda x: 1 // x, [1, 0, 2])
+
+
+@pytest.mark.parametrize(("count", "threads"), [(1, 1), (2, 1), (3, 0), (16, 0)])
+def test_codecs_have_one_thread_beside_the_stages_of_two_cores(monkeypatch, count, threads):
+    monkeypatch.setattr("a3gan.media.threads.cores", lambda: count)
+    assert codec_threads() == threads

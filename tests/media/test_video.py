@@ -151,13 +151,16 @@ def test_colours_made_by_planes_are_those_made_as_pixels(kind, size, most):
     assert off.max() <= most and (off > 0).mean() < 0.002
 
 
-def test_x264_searches_no_number_of_b_frames_unless_a_preset_is_asked_for(tmp_path):
+def test_x264_is_quick_unless_a_preset_is_asked_for(tmp_path, monkeypatch):
     from a3gan.media.video_codecs import choose
 
     info = VideoReader(write_clip(tmp_path / "in.mp4", pictures(4))).info
     assert choose(tmp_path / "a.mp4", info, "libx264", 20, None).options == {
         "crf": "20", "preset": "superfast", "b_strategy": "0",
     }  # fmt: skip
+    monkeypatch.setattr("a3gan.media.threads.cores", lambda: 2)
+    presets = [("libx264", None), ("libx264", "slow"), ("libx265", None)]
+    assert [choose(tmp_path / "a.mp4", info, codec, None, preset).threads for codec, preset in presets] == [1, 0, 0]
     assert choose(tmp_path / "a.mp4", info, "libx264", None, "medium").options == {"crf": "18", "preset": "medium"}
     assert choose(tmp_path / "a.mp4", info, "libx265", None, None).options["x265-params"] == "log-level=error"
 

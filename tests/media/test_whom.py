@@ -143,6 +143,15 @@ def test_faces_are_looked_at_for_redrawing_whatever_the_identity_and_kept_ones_a
     assert not method.asked
 
 
+def test_who_is_only_redacted_is_not_settled():
+    made, method = whom(), Redrawing()
+    tracks = [track(0, 0, range(3)), track(1, 1, range(3), 40)]
+    tracks[1].sure = False
+    made.name_tracks(lambda: [Frame(i, i, picture(0, 1)[0]) for i in range(3)], tracks, method=method)
+    seeds = made.track_seeds(tracks, "a.mp4", method)
+    assert len(method.asked[0]) == 3 and seeds[1] == made.track_seeds(tracks, "a.mp4")[1]
+
+
 def test_people_settle_alike_beside_each_other(monkeypatch):
     monkeypatch.setattr("a3gan.media.threads.at_once", lambda: 2)
     for concurrent in (False, True):
