@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import json
 import sys
@@ -165,7 +166,6 @@ def test_the_collector_rests_while_a_command_loads_and_no_longer():
 
 
 def test_freed_memory_is_kept_where_the_c_library_can_and_nothing_happens_elsewhere(monkeypatch):
-    import ctypes
     from types import SimpleNamespace
 
     from a3gan.commands.common import keep_freed_memory
@@ -181,14 +181,14 @@ def test_freed_memory_is_kept_where_the_c_library_can_and_nothing_happens_elsewh
         keep_freed_memory()
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="glibc's allocator")
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt") if sys.platform != "win32" else True, reason="no glibc")
 @pytest.mark.parametrize(("cores", "free", "touches"), [(2, 900, True), (1, 900, False), (2, 100, False)])
 def test_memory_is_touched_beforehand_only_where_there_is_some_to_spare(monkeypatch, cores, free, touches):
     from a3gan.commands import common
 
     touched = []
     monkeypatch.setattr(common, "_touch", lambda libc, size: touched.append(size))
-    monkeypatch.setattr(common.os, "cpu_count", lambda: cores)
+    monkeypatch.setattr("a3gan.media.threads.cores", lambda: cores)
     monkeypatch.setattr(common, "_free_memory", lambda: free)
     common.keep_freed_memory(warm=100)
     for thread in threading.enumerate():
@@ -197,8 +197,18 @@ def test_memory_is_touched_beforehand_only_where_there_is_some_to_spare(monkeypa
     assert touched == [100] * touches
 
 
+def test_free_memory_is_no_more_than_a_container_may_have(tmp_path):
+    from a3gan.commands.common import _free_memory
+
+    free = _free_memory(tmp_path)
+    (tmp_path / "memory.current").write_text("3000\n")
+    (tmp_path / "memory.max").write_text("max\n")
+    assert (_free_memory(tmp_path) > 10_000) == (free > 10_000)
+    (tmp_path / "memory.max").write_text("5000\n")
+    assert _free_memory(tmp_path) == min(free, 2000)
+
+
 def test_what_is_touched_beforehand_is_given_back():
-    import ctypes
     from types import SimpleNamespace
 
     from a3gan.commands.common import _touch

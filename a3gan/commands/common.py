@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import click
 
@@ -54,20 +55,29 @@ def keep_freed_memory(warm: int = 0) -> None:
     is no core or no memory to spare.
     """
     trim_threshold, map_threshold, most_arenas = -1, -3, -8  # of malloc.h
-    with contextlib.suppress(OSError, AttributeError, TypeError):  # another C library
+    try:
         libc = ctypes.CDLL(None)
         libc.mallopt(map_threshold, 32 * 2**20)  # the most that it takes
         libc.mallopt(trim_threshold, 2**30)
         libc.mallopt(most_arenas, 1)  # those of other threads are cut into pieces that go back whatever is set
-        if warm and (os.cpu_count() or 1) > 1 and _free_memory() > 8 * warm:
+    except (OSError, AttributeError, TypeError):  # another C library
+        return
+    from a3gan.media.threads import cores
+
+    if warm and cores() > 1 and _free_memory() > 8 * warm:
+        with contextlib.suppress(RuntimeError):  # no thread to be had
             threading.Thread(target=_touch, args=(libc, warm), name="a3gan-warm", daemon=True).start()
 
 
-def _free_memory() -> int:
-    """Bytes that nothing uses; 0 where the system does not say."""
-    with contextlib.suppress(OSError, ValueError, AttributeError):
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return 0
+def _free_memory(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
+    """Bytes that nothing uses, of what a container (control group v2) may have; 0 where the system says nothing."""
+    try:
+        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError, AttributeError):
+        return 0
+    with contextlib.suppress(OSError, ValueError):  # no such file, or 'max': no limit
+        free = min(free, int((cgroup / "memory.max").read_text()) - int((cgroup / "memory.current").read_text()))
+    return free
 
 
 def _touch(libc: ctypes.CDLL, size: int, block: int = 8 * 2**20) -> None:

@@ -222,7 +222,7 @@ def _every_second(x: Tensor, dim: int, start: int, count: int) -> Tensor:
 class Areas:
     """Means over whole-pixel windows of byte pictures [N, H, W, 3], from their summed-area table (Crow 1984).
 
-    On a CPU a thread has one at a time: the next one takes its memory.
+    On a CPU a thread has one at a time: making the next one spoils it, as that takes its memory.
 
     Windows are those of adaptive average pooling, which facenet-pytorch shrinks by, so that results are equal. A pixel
     has a fourth channel of which nothing is read: elements of 16 bytes are picked three times as fast as of 12.
@@ -292,11 +292,12 @@ _own = threading.local()
 
 
 def _own_memory(shape: tuple[int, ...]) -> Tensor:
-    """int32 of that shape, in memory that the calling thread keeps for the next: the table of a frame is so large that
-    the allocator takes fresh pages for it each time, and the kernel clears them."""
+    """int32 of that shape, in memory that the calling thread keeps for the next: an allocator may take fresh pages each
+    time for tables as large as a frame's, which the kernel has to clear."""
     size = math.prod(shape)
     memory = getattr(_own, "memory", None)
     if memory is None or len(memory) < size:
+        memory = _own.memory = None  # not both at a time
         memory = torch.empty(size, dtype=torch.int32)
         _own.memory = memory if 4 * size <= KEPT_BYTES else None
     return memory[:size].view(shape)

@@ -23,7 +23,7 @@ import torch
 from a3gan.errors import UserError
 from a3gan.media import account
 from a3gan.media.stages import Progress, SecondPass, run_second_pass
-from a3gan.media.threads import beside_stages
+from a3gan.media.threads import beside_stages, codec_threads
 from a3gan.media.whom import Whom
 from a3gan.versions import versions
 
@@ -179,7 +179,7 @@ def find_tracks(
     """Pass 1: the faces of a clip, by the detector (called for when it is needed) or from the file of detections."""
     from a3gan.media.video import VideoReader
 
-    with VideoReader(source, settings.start, settings.end) as reader:
+    with VideoReader(source, settings.start, settings.end, codec_threads()) as reader:
         if settings.detections is not None:
             return _given(settings, reader)
         return _searched(reader, detector(), settings, progress)

@@ -122,8 +122,8 @@ class _Scanner:
         self._small(chunk.looks, base)
         pairs = range(len(self.alone), len(self.looks) - 1)
         self.alone += [self._unmatched(k) for k in pairs]
-        # Of all pairs at once, what is sure to be looked at, then what that leads on to: a pass over a few small
-        # pictures takes nearly as long as one over many.
+        # Of all pairs at once, what is sure to be looked at, then what that leads on to as far as it is known by then
+        # (`_around` looks at the rest): a pass over a few small pictures takes nearly as long as one over many.
         alone = [(self._inside(k), [box for box, _ in self.alone[k]]) for k in pairs]
         self._look([ask for frames, boxes in alone for ask in self._asks(frames, boxes)], base)
         for frames, boxes in alone:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from types import TracebackType
 from typing import Any, Protocol, TypeVar
 
@@ -171,17 +172,19 @@ class WholeSearch:
         start, self.count = self.count, self.count + len(items)
         at = dict(enumerate(chunk.frames, start)) | ({} if self.before is None else {start - 1: self.before})
         chunk.looks = [i for i in self._looks(start, chunk) if i > self.seen]
-        asked = [(at[i], i) for i in chunk.looks]
+        asked = [(at[i], partial(self._picture, at[i], i)) for i in chunk.looks]
+        if self.detector.parts == 1:  # one thread searches, on a GPU say: it is not to wait for pictures
+            asked = [(frame, partial(np.asarray, make())) for frame, make in asked]
         if at:
             self.before, self.seen = at[self.count - 1], max([self.seen, *chunk.looks])
         return _Search(chunk, self.detector.begin(asked, self._found))
 
-    def _found(self, asked: Sequence[tuple[Any, int]]) -> list[Faces]:
-        """The faces of frames, each with its number, in pixels of the full-size frame.
+    def _found(self, asked: Sequence[tuple[Any, Callable[[], np.ndarray]]]) -> list[Faces]:
+        """The faces of frames, each with what makes the picture to search, in pixels of the full-size frame.
 
-        The pictures to search are made here, in the searching threads: large ones are not held before they are needed.
+        The pictures are made here, in the searching threads: large ones are not held before their part's turn comes.
         """
-        pictures = [self._picture(frame, i) for frame, i in asked]
+        pictures = [make() for _, make in asked]
         found = []
         for (frame, _), picture, faces in zip(asked, pictures, self.detector.detector.detect(pictures), strict=True):
             width, height = self.plan.size(frame)

@@ -14,7 +14,7 @@ T, R = TypeVar("T"), TypeVar("R")
 _lock = threading.Lock()
 _blocks = 0  # of `beside_stages` that are open, in all threads
 _before = (0, 0, 0.0)  # threads of torch and of OpenCV outside of them, and the interpreter's switch interval
-SWITCH = 0.0005  # seconds until a thread that runs Python lets another one do so
+SWITCH = 0.0005  # seconds until a thread that waits asks the one that runs Python to let it
 
 
 def cores() -> int:
@@ -25,8 +25,8 @@ def cores() -> int:
 def codec_threads() -> int:
     """Of a decoder, or an encoder as quick, beside the stages; 0 = as many as it likes.
 
-    On two cores one thread keeps up with the other stages, and costs less CPU time and memory than the three that would
-    wait for one another (x264 on `people_1080p`: 17 in place of 20 ms a frame).
+    On two cores one thread kept up with the other stages (H.264 and MPEG-4 of up to 1080p), and cost less CPU time and
+    memory than the three that would wait for one another (x264 at 1080p: 17 in place of 20 to 23 ms a frame).
     """
     return 1 if cores() <= 2 else 0
 
@@ -59,8 +59,7 @@ def beside_stages() -> Iterator[int]:
     with two threads and 2 to 4 s with one. Somebody who has set OMP_NUM_THREADS is left their choice.
 
     OpenCV has one thread a call meanwhile: what it is asked for here takes less time than waking its others. And a
-    stage that computes waits at most `SWITCH` for one that runs Python, not the usual ten times that, thousands of
-    times a clip.
+    stage that computes asks for its turn after `SWITCH`, a tenth of the usual, where another one runs Python.
 
     Also a decorator. The numbers are of the whole process, so work in other threads of a caller has them meanwhile;
     blocks of several threads may overlap, and the last one out restores what was.

@@ -14,7 +14,6 @@ import numpy as np
 
 from a3gan.errors import UserError
 from a3gan.media import video_info
-from a3gan.media.threads import codec_threads
 from a3gan.media.video_info import VideoInfo
 from a3gan.media.video_pixels import FULL, Converter, Turn, scaled_size, shrink
 
@@ -99,7 +98,7 @@ class VideoReader:
     Args:
         path: the file.
         start, end: seconds from the beginning of the file; frames with start <= time < end are read.
-        threads: of the decoder; 0: as many as cores, None: as many as go beside the stages (`codec_threads`).
+        threads: of the decoder; 0: as many as cores.
         longest: scale to this longest side while the colours are converted; far cheaper than scaling afterwards.
             `scale` is then the factor (at most 1) and `size` (width, height) the size of `Frame.image`.
 
@@ -113,12 +112,12 @@ class VideoReader:
         path: str | Path,
         start: float | None = None,
         end: float | None = None,
-        threads: int | None = None,
+        threads: int = 0,
         *,
         longest: int | None = None,
     ) -> None:
         self.path, self.start, self.end = Path(path), start, end
-        self.threads, self.longest = codec_threads() if threads is None else threads, longest
+        self.threads, self.longest = threads, longest
         self.broken = self.damaged = self.read = 0
         self._running: list[weakref.ref] = []
         if start is not None and (start < 0 or (end is not None and end <= start)):

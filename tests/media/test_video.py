@@ -161,6 +161,9 @@ def test_x264_is_quick_unless_a_preset_is_asked_for(tmp_path, monkeypatch):
     monkeypatch.setattr("a3gan.media.threads.cores", lambda: 2)
     presets = [("libx264", None), ("libx264", "slow"), ("libx265", None)]
     assert [choose(tmp_path / "a.mp4", info, codec, None, preset).threads for codec, preset in presets] == [1, 0, 0]
+    with VideoWriter(tmp_path / "a.mp4", info, tmp_path / "in.mp4") as writer:
+        assert writer._stream.codec_context.thread_count == 1
+        writer.write(pictures(1)[0], 0)
     assert choose(tmp_path / "a.mp4", info, "libx264", None, "medium").options == {"crf": "18", "preset": "medium"}
     assert choose(tmp_path / "a.mp4", info, "libx265", None, None).options["x265-params"] == "log-level=error"
 

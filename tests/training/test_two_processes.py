@@ -69,6 +69,7 @@ def free_ports(count: int) -> list[int]:
             ports.append(port)
         if len(ports) == count:
             break
+    assert len(ports) == count
     return ports
 
 
