@@ -12,13 +12,6 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import pytest  # noqa: E402
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    """Under `-n`, tests of one xdist_group share their costly fixtures: one worker takes them all."""
-    config.addinivalue_line("markers", "xdist_group(name): tests that one worker takes")
-    if getattr(config.option, "dist", "no") == "load":
-        config.option.dist = "loadgroup"
-
-
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder `../shared` beside the repository; tests that need it skip where it is absent."""

@@ -21,7 +21,6 @@ from a3gan.models.build import build_a3gan
 from a3gan.scorers.attributes import AttributeNetwork
 from a3gan.scorers.blocks import fold
 
-pytestmark = pytest.mark.xdist_group("export")
 ort = pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
 

@@ -20,7 +20,6 @@ from torch import Tensor
 import a3gan
 from a3gan import checkpoint
 
-pytestmark = pytest.mark.xdist_group("two processes")
 LIMIT = 300  # seconds on a machine that does many other things at once
 
 
@@ -63,7 +62,7 @@ def free_ports(count: int) -> list[int]:
     """Ports that nobody listens on now, and that no system hands out by itself: the groups' own connections take such
     ports while the runs go on."""
     ports: list[int] = []
-    for port in random.sample(range(20_000, 32_000), 200):
+    for port in random.SystemRandom().sample(range(20_000, 32_000), 200):
         with contextlib.suppress(OSError), socket.socket() as probe:
             probe.bind(("127.0.0.1", port))
             ports.append(port)
