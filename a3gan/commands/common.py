@@ -51,7 +51,7 @@ def keep_freed_memory(warm: int = 0) -> None:
     them again page by page: an eighth of the CPU time of a blurred 1080p clip.
 
     warm: bytes that a thread touches beforehand, while this one imports: the kernel clears a page at its first touch,
-    and a virtual machine may have to fetch it from its host first, which takes up to 3 s a GiB. Left out where there
+    and a virtual machine may have to fetch it from its host first, which took 0.8 to 3.4 s a GiB. Left out where there
     is no core or no memory to spare.
     """
     trim_threshold, map_threshold, most_arenas = -1, -3, -8  # of malloc.h

@@ -55,7 +55,7 @@ def similarity(points: torch.Tensor | np.ndarray, frame: str, size: int) -> torc
 
 
 def similarity_of(points: np.ndarray, frame: str, size: int) -> np.ndarray:
-    """`similarity` of one face's points [5, 2] as float64 numpy [2, 3], in a fifth of the time. NaN: they coincide."""
+    """`similarity` of one face's points [5, 2] as float64 numpy [2, 3], in a sixth of the time. NaN: they coincide."""
     target, centre = _centred(frame, size)
     points = np.asarray(points, np.float64)
     mean = points.mean(0)

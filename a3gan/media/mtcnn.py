@@ -8,8 +8,6 @@ pooling is folded into its first convolution, and a crop outside the picture is 
 from __future__ import annotations
 
 import copy
-import math
-import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -24,7 +22,6 @@ from a3gan.media.mtcnn_nets import CropNet, convolutions, nms_operator, second_n
 FACTOR = 0.709  # of one level of the pyramid to the next: about the root of a half
 BAND = 200_000  # pixels of a level that the first network takes at a time, on a CPU
 PASS = 36_864  # pixels of crops per pass of the second and third network, on a CPU; a quarter takes a sixth longer
-KEPT_BYTES = 64 * 2**20  # of a table, at most, whose memory a thread keeps; a frame's is smaller, not every photo's
 ROWS = 16  # of a level that are averaged at a time
 _PIXEL = np.complex128  # any type of 16 bytes: NumPy copies its elements in one go, torch byte by byte
 _SCALE = 0.0078125  # networks see (x - 127.5) / 128
@@ -222,8 +219,6 @@ def _every_second(x: Tensor, dim: int, start: int, count: int) -> Tensor:
 class Areas:
     """Means over whole-pixel windows of byte pictures [N, H, W, 3], from their summed-area table (Crow 1984).
 
-    On a CPU a thread has one at a time: making the next one spoils it, as that takes its memory.
-
     Windows are those of adaptive average pooling, which facenet-pytorch shrinks by, so that results are equal. A pixel
     has a fourth channel of which nothing is read: elements of 16 bytes are picked three times as fast as of 12.
     """
@@ -231,13 +226,11 @@ class Areas:
     def __init__(self, pixels: Tensor):
         count, height, width, _ = pixels.shape
         # Sums may wrap around 32 bits; differences over a window of less than 8 million pixels are still right.
-        shape = (count, height + 1, width + 1, 4)
+        self.table = torch.empty(count, height + 1, width + 1, 4, dtype=torch.int32, device=pixels.device)
         if pixels.device.type == "cpu":
-            self.table = _own_memory(shape)
             for picture, table in zip(pixels.numpy(), self.table.numpy(), strict=True):
                 cv2.integral(cv2.cvtColor(picture, cv2.COLOR_RGB2RGBA), table, sdepth=cv2.CV_32S)
         else:
-            self.table = torch.empty(shape, dtype=torch.int32, device=pixels.device)
             self.table[:, 0] = 0
             self.table[:, :, 0] = 0
             sums = torch.cumsum(pixels, 2, dtype=torch.int32).cumsum(1, dtype=torch.int32)
@@ -286,21 +279,6 @@ class Areas:
         sums = at(bottom, x1).sub_(at(top, x1)).sub_(at(bottom, x0)).add_(at(top, x0))
         crop = sums.view(-1, size, size, 4)[..., :3] / ((y1 - y0)[:, :, None] * (x1 - x0)[:, None]).float()[..., None]
         return crop.permute(0, 3, 1, 2)
-
-
-_own = threading.local()
-
-
-def _own_memory(shape: tuple[int, ...]) -> Tensor:
-    """int32 of that shape, in memory that the calling thread keeps for the next: an allocator may take fresh pages each
-    time for tables as large as a frame's, which the kernel has to clear."""
-    size = math.prod(shape)
-    memory = getattr(_own, "memory", None)
-    if memory is None or len(memory) < size:
-        memory = _own.memory = None  # not both at a time
-        memory = torch.empty(size, dtype=torch.int32)
-        _own.memory = memory if 4 * size <= KEPT_BYTES else None
-    return memory[:size].view(shape)
 
 
 def _means(
